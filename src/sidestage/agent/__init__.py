@@ -1,0 +1,1 @@
+"""Runs beside the target; imports stdlib, protocol and stream only."""

@@ -1,0 +1,1 @@
+"""Configuration: schema, loading, errors that name the key."""

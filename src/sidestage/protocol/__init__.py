@@ -1,0 +1,1 @@
+"""What crosses the two machines: pure, stdlib only, no I/O."""

@@ -1,0 +1,1 @@
+"""The I/O shell used on both machines: epoll loop, link, pumps."""

@@ -1,0 +1,1 @@
+"""Finding a target and starting an agent beside it."""

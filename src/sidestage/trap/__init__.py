@@ -1,0 +1,1 @@
+"""The seccomp supervisor: knows system calls, not where the target is."""

@@ -1,0 +1,1 @@
+"""What the program sees: pure decisions and the laptop half of each view."""
