@@ -1,0 +1,92 @@
+"""The session's end of the broker: requests from trap, answers, and events; the table is in ARCHITECTURE.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sidestage.stream.loop import Loop
+
+MAX_MESSAGE = 64 << 10  # the largest request is two paths
+MAX_FDS = 8
+MAX_QUEUED = 65536  # answers that trap hasn't read; it reads all the time, so more means that it hangs
+
+Args = dict[str, Any]
+Reply = Callable[..., None]  # reply(errno=0, fds=(), **result)
+Handler = Callable[[Args, list[int], Reply], None]
+
+
+class BrokerServer:
+    def __init__(self, loop: Loop, sock: socket.socket, on_closed: Callable[[], None]) -> None:
+        self._loop, self._sock, self._on_closed = loop, sock, on_closed
+        self._handlers: dict[str, Handler] = {}
+        self._queue: list[tuple[bytes, Sequence[int]]] = []
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), select.EPOLLIN, self._readable)
+
+    def on(self, op: str, handler: Handler) -> None:
+        self._handlers[op] = handler
+
+    def event(self, name: str, /, fds: Sequence[int] = (), **args: Any) -> None:
+        """Tell trap; `fds` are duplicated into the message and closed here."""
+        self._send({"ev": name, **args}, fds)
+
+    def _readable(self, _: int) -> None:
+        for _n in range(64):  # fair to the other descriptors of the loop
+            try:
+                data, fds, _flags, _addr = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._loop.unwatch(self._sock.fileno())
+                self._sock.close()
+                self._on_closed()
+                return
+            message = json.loads(data)
+            self._handlers[message["op"]](message, list(fds), self._replier(message["id"]))
+
+    def _replier(self, request: int) -> Reply:
+        def reply(errno: int = 0, fds: Sequence[int] = (), **result: Any) -> None:
+            self._send({"id": request, "errno": errno, **result}, fds)
+
+        return reply
+
+    def _send(self, message: Args, fds: Sequence[int]) -> None:
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if self._queue or not self._try(data, fds):
+            if len(self._queue) >= MAX_QUEUED:
+                raise RuntimeError("the supervisor does not read its answers")
+            self._queue.append((data, fds))
+            if self._sock.fileno() >= 0:
+                self._loop.change(self._sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                self._loop.soon(self._drain)
+
+    def _drain(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        while self._queue:
+            if not self._try(*self._queue[0]):
+                self._loop.later(0.001, self._drain)
+                return
+            self._queue.pop(0)
+        self._loop.change(self._sock.fileno(), select.EPOLLIN)
+
+    def _try(self, data: bytes, fds: Sequence[int]) -> bool:
+        """True when the message is gone, be it to trap or because trap is gone."""
+        try:
+            socket.send_fds(self._sock, [data], list(fds))
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # trap is gone; the read side says so
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        return True

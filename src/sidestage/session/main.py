@@ -1,0 +1,187 @@
+"""The session process: starts the agent, keeps the link, and serves what trap asks. `serve` is its whole life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidestage.agent import payload
+from sidestage.session import fusemount, reaper
+from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.fusefs import FuseFiles
+from sidestage.session.incoming import Incoming
+from sidestage.session.memfiles import MemFiles
+from sidestage.session.outgoing import Outgoing
+from sidestage.stream.link import Link
+from sidestage.stream.loop import Loop
+from sidestage.targets import local
+from sidestage.targets.spec import TargetError, TargetSpec
+from sidestage.views.incoming import IncomingRules
+
+MAX_DATA = 256 << 10  # bytes in a data frame: a local stream has no slow link for small frames to overtake on
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    target: TargetSpec
+    session: str
+    python: str | None = None
+    files: bool = True
+    incoming: IncomingRules = field(default_factory=IncomingRules)
+
+
+def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
+    """Run until trap's end of `sock` closes. Called in a child process of its own, which it detaches."""
+    _detach(sock, debug)
+    try:
+        pid = local.resolve(options.target)
+        agent = local.start_agent(pid, options.session, options.python)
+    except TargetError as error:
+        _tell(sock, "failed", cause=error.cause, cure=error.cure)
+        return
+    try:
+        Session(sock, options, agent.fd).run()
+    finally:
+        os.close(agent.fd)
+        with contextlib.suppress(Exception):
+            agent.process.wait(2)
+        if agent.process.returncode is None:
+            agent.process.kill()
+            agent.process.wait()
+
+
+class Session:
+    def __init__(self, sock: socket.socket, options: SessionOptions, stream: int) -> None:
+        self._options = options
+        self._loop = Loop()
+        self._listener = -1
+        self._begun: dict[str, Any] = {}
+        self._broker = BrokerServer(self._loop, sock, self._trap_gone)
+        self._broker.on("ready", self._ready)
+        self._link = Link(
+            self._loop, stream, stream, "laptop",
+            on_call=lambda call, *_: self._link.fail(call, 38), on_open=self._opened, on_event=self._noticed,
+            on_closed=self._lost, max_data=MAX_DATA,
+        )  # fmt: skip
+        Outgoing(self._loop, self._link, self._broker)
+        self._incoming = Incoming(self._loop, self._link, self._broker, options.incoming)
+        self._link.call("hello", {"session": options.session, "payload": payload.sha256()}, self._on_hello)
+        self._link.call("env", {}, self._on_env)
+        self._root, self._files = self._mount() if options.files else (-1, None)
+        for op in ("stat", "readlink", "access", "statfs"):
+            self._broker.on(op, self._path_call(op))
+        self._broker.on("open", self._open)
+
+    def run(self) -> None:
+        self._loop.run()
+        if self._listener >= 0:
+            reaper.reap(self._listener, self._options.session)
+
+    # -- start: begin is sent when hello, env and the mount are there --
+
+    def _mount(self) -> tuple[int, FuseFiles | MemFiles]:
+        try:
+            fuse, root = fusemount.mount()
+        except OSError as error:
+            self._begun["note"] = (
+                f"FUSE can't be used ({error.strerror or error}): remote files are copied whole when opened, and remote "
+                "directories can't be listed; `sidestage doctor` names the cure"
+            )
+            return -1, MemFiles(self._loop, self._link)
+        return root, FuseFiles(self._loop, self._link, fuse)
+
+    def _on_hello(self, result: Args, _raw: bytes, errno: int) -> None:
+        self._begun["hello"] = result
+        self._begin(errno)
+
+    def _on_env(self, _result: Args, raw: bytes, errno: int) -> None:
+        env = os.memfd_create("sidestage-env", os.MFD_CLOEXEC)
+        os.write(env, raw)
+        self._begun["env"] = env
+        if errno:
+            self._broker.event("say", text=f"the target's environment can't be read: {os.strerror(errno).lower()}")
+        self._begin(0)
+
+    def _begin(self, errno: int) -> None:
+        if errno:
+            self._lost(f"the agent answered with: {os.strerror(errno)}")
+        elif {"hello", "env"} <= self._begun.keys():
+            fds = [self._begun["env"]] + ([self._root] if self._root >= 0 else [])
+            self._broker.event("begin", fds=fds, note=self._begun.get("note"), **self._begun["hello"])
+
+    # -- requests from trap --
+
+    def _ready(self, _args: Args, fds: list[int], reply: Reply) -> None:
+        self._listener = fds[0]
+        reply()
+
+    def _open(self, args: Args, _fds: list[int], reply: Reply) -> None:
+        assert self._files is not None
+
+        def done(result: Args, errno: int) -> None:
+            fds = result.pop("fds", ())
+            reply(errno, fds=fds, **result)
+
+        self._files.open(args["path"], args.get("flags", 0), done)
+
+    def _path_call(self, op: str) -> Any:
+        def handle(args: Args, _fds: list[int], reply: Reply) -> None:
+            def done(result: Args, raw: bytes, errno: int) -> None:
+                if op == "readlink":
+                    result = {"target": os.fsdecode(raw)}
+                reply(errno, **result)
+
+            self._link.call(op, {key: args[key] for key in ("path", "follow", "mode") if key in args}, done)
+
+        return handle
+
+    # -- the agent's side --
+
+    def _opened(self, channel: int, kind: str, args: Args) -> None:
+        self._incoming.opened(channel, kind, args)
+
+    def _noticed(self, name: str, args: Args) -> None:
+        if name == "warning":
+            self._broker.event("say", text=args["text"])
+        elif name == "mirror.dropped":
+            self._broker.event(
+                "say",
+                text=f"mirror of port {args['port']}: the local program is too slow or packets were lost; "
+                f"{args['connections']} connections dropped (the target is not affected)",
+            )
+        elif name == "target.gone":
+            self._broker.event("lost", text=args.get("text") or "the target has ended")
+
+    def _lost(self, reason: str) -> None:
+        self._broker.event("lost", text=f"the agent beside the target is gone: {reason}")
+
+    def _trap_gone(self) -> None:
+        self._loop.stop()
+
+
+def _detach(sock: socket.socket, debug: bool) -> None:
+    """Own session: the terminal's signals are the program's. No descriptor of the user's pipelines stays open here."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1) if debug else (0, 1, 2):
+        os.dup2(null, fd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    keep = sock.fileno()
+    os.closerange(3, keep)
+    os.closerange(keep + 1, min(hard, 1 << 16))
+
+
+def _tell(sock: socket.socket, name: str, **args: Any) -> None:
+    import json
+
+    with contextlib.suppress(OSError):
+        sock.send(json.dumps({"ev": name, **args}).encode())

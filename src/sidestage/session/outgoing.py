@@ -1,0 +1,223 @@
+"""Outgoing connections, laptop half: a channel to the agent, and the loopback socket that stands for the remote end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.stream.link import Link
+from sidestage.stream.loop import Loop
+from sidestage.stream.pump import DatagramPump, SocketPump
+from sidestage.views.names import answers
+
+UDP_IDLE = 300.0  # seconds; NAT devices forget a UDP flow after 30 to 300 (RFC 4787 REQ-5 asks for at least 120)
+RELAY_CONNECT_TIMEOUT = 10.0  # seconds for trap to connect the program's unix socket, a local matter
+MAX_DATAGRAM = 65535
+
+
+class Outgoing:
+    def __init__(self, loop: Loop, link: Link, broker: BrokerServer) -> None:
+        self._loop, self._link, self._broker = loop, link, broker
+        broker.on("connect", self._connect)
+        broker.on("udp", self._udp)
+        broker.on("unix", self._unix)
+
+    def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
+        program, listener = (socket.socket(fileno=fd) for fd in fds)
+
+        def connected(channel: int, info: Args) -> None:
+            try:
+                end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
+            except OSError as error:
+                self._link.reset(channel)
+                reply(error.errno or 5)
+            else:
+                SocketPump(self._loop, self._link, channel, end).start()
+                reply(local=info.get("local"))
+            finally:
+                program.close()
+                listener.close()
+
+        def refused(errno: int) -> None:
+            program.close()
+            listener.close()
+            reply(errno)
+
+        self._link.open("tcp", {"host": args["host"], "port": args["port"]}, _Waiting(self._link, connected, refused))
+
+    def _udp(self, args: Args, _fds: list[int], reply: Reply) -> None:
+        relay = UdpRelay(self._loop, self._link, args["family"], args["host"], args["port"], self._learn)
+        reply(relay=relay.address)
+
+    def _learn(self, message: bytes) -> None:
+        for name, address in answers(message):
+            self._broker.event("name", name=name, address=address)
+
+    def _unix(self, args: Args, _fds: list[int], reply: Reply) -> None:
+        kind = socket.SOCK_SEQPACKET if args["type"] == "seqpacket" else socket.SOCK_STREAM
+
+        def connected(channel: int, _info: Args) -> None:
+            relay = "sidestage-" + secrets.token_hex(16)
+            listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+            listener.bind("\0" + relay)
+            listener.listen(1)
+
+            def finish() -> None:
+                timer.cancel()
+                self._loop.unwatch(listener.fileno())
+                listener.close()
+
+            def late() -> None:
+                finish()
+                self._link.reset(channel)
+
+            def arrived(_: int) -> None:
+                end, _peer = listener.accept()
+                _pid, uid, _gid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+                if uid not in (os.getuid(), 0):  # the name is secret, and this costs nothing
+                    end.close()
+                    return
+                finish()
+                pump = DatagramPump if kind == socket.SOCK_SEQPACKET else SocketPump
+                pump(self._loop, self._link, channel, end).start()
+
+            timer = self._loop.later(RELAY_CONNECT_TIMEOUT, late)
+            self._loop.watch(listener.fileno(), select.EPOLLIN, arrived)
+            reply(relay=relay)
+
+        waiting = _Waiting(self._link, connected, lambda errno: reply(errno))
+        self._link.open("unix", {"path": args["path"], "type": args["type"]}, waiting)
+
+
+class _Waiting:
+    """A channel whose answer is awaited."""
+
+    def __init__(self, link: Link, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:
+        self._connected, self._refused = connected, refused
+        self.channel = 0
+
+    def on_accepted(self, info: dict[str, Any]) -> None:
+        self._connected(self.channel, info)
+
+    def on_refused(self, errno: int, text: str) -> None:
+        self._refused(errno)
+
+    def on_data(self, data: bytes) -> None:
+        raise AssertionError("data before the channel was accepted")
+
+    on_eof = on_credit = lambda self: None
+
+    def on_reset(self) -> None:
+        self._refused(104)  # ECONNRESET
+
+
+def _join(program: socket.socket, listener: socket.socket) -> socket.socket:
+    """Connect the program's blocking socket to our listener; its connect() has not returned yet."""
+    program.connect(listener.getsockname()[:2])
+    listener.setblocking(True)
+    while True:
+        end, peer = listener.accept()
+        if peer[1] == program.getsockname()[1]:
+            return end
+        end.close()  # somebody else on this machine tried the port
+
+
+def _join_pending(program: socket.socket, listener: socket.socket) -> socket.socket:
+    """Complete a connect() that is in SYN_SENT towards `listener`, by simultaneous open (RFC 9293 3.5) from its port."""
+    end = socket.socket(listener.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    end.bind(listener.getsockname()[:2])
+    listener.close()
+    with contextlib.suppress(BlockingIOError):
+        end.connect(program.getsockname()[:2])
+    return end
+
+
+class UdpRelay:
+    """A loopback datagram socket that stands for host:port; it talks to the first socket that talks to it."""
+
+    def __init__(
+        self, loop: Loop, link: Link, family: int, host: str, port: int, learn: Callable[[bytes], None]
+    ) -> None:
+        self._loop, self._link = loop, link
+        self._learn = learn if port == 53 else None
+        self._sock = socket.socket(
+            socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        )
+        self._sock.bind(("::1" if family == 6 else "127.0.0.1", 0))
+        self.address: list[Any] = list(self._sock.getsockname()[:2])
+        self._peer: tuple[Any, ...] | None = None
+        self._early: list[bytes] = []
+        self._accepted = False
+        self._active = True
+        self.channel = link.open("udp", {"host": host, "port": port}, self)
+        loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
+        loop.later(UDP_IDLE, self._idle)
+
+    def _readable(self, _: int) -> None:
+        while True:
+            try:
+                data, peer = self._sock.recvfrom(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP error for what we sent: the program has closed its socket
+                continue
+            self._peer = self._peer or peer
+            if peer != self._peer:
+                continue
+            self._active = True
+            if not self._accepted:
+                if len(self._early) < 64:
+                    self._early.append(data)
+            elif self._link.writable(self.channel) >= len(data):  # else dropped, as any full network queue does
+                self._link.send(self.channel, data)
+
+    def on_accepted(self, info: dict[str, Any]) -> None:
+        self._accepted = True
+        for data in self._early:
+            self._link.send(self.channel, data)
+        self._early.clear()
+
+    def on_data(self, data: bytes) -> None:
+        self._link.consumed(self.channel, len(data))
+        self._active = True
+        if self._learn:
+            self._learn(bytes(data))
+        if self._peer:
+            with contextlib.suppress(OSError):
+                self._sock.sendto(data, self._peer)
+
+    def on_refused(self, errno: int, text: str) -> None:
+        self._close()
+
+    def on_reset(self) -> None:
+        self._close()
+
+    def on_eof(self) -> None:
+        self._close()
+
+    def on_credit(self) -> None:
+        return
+
+    def _idle(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        if not self._active:
+            self._link.reset(self.channel)
+            self._close()
+            return
+        self._active = False
+        self._loop.later(UDP_IDLE, self._idle)
+
+    def _close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.unwatch(self._sock.fileno())
+            self._sock.close()

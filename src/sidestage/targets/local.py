@@ -1,0 +1,111 @@
+"""Targets on this machine: a process in its own namespaces, or a container of podman or docker.
+
+Resolving ends in a process id; the agent is a child process whose standard input and output are the byte stream.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from sidestage.agent import payload
+from sidestage.targets.spec import TargetError, TargetSpec
+
+SYNC_TIMEOUT = 20.0  # seconds for a Python to start and unpack the payload, generous for a loaded machine
+INSPECT_TIMEOUT = 20.0
+NO_PERMISSION, NO_PROCESS = 96, 97  # agent/main.py's exit codes for these causes
+
+
+@dataclass(slots=True)
+class AgentProcess:
+    """A started agent: `fd` is its duplex stream (a socket), `process` is for reaping."""
+
+    process: subprocess.Popen[bytes]
+    fd: int
+
+
+def resolve(spec: TargetSpec) -> int | None:
+    """The pid that stands for the target (None: targetless); raises TargetError."""
+    if spec.kind == "targetless":
+        return None
+    if spec.kind == "process":
+        if not spec.name.isdecimal():
+            raise TargetError(f"{spec.name!r} is not a process id", "write process/PID; `pgrep NAME` finds the PID")
+        pid = int(spec.name)
+        if not os.path.exists(f"/proc/{pid}"):
+            raise TargetError(f"there is no process {pid}", "look the PID up again, e.g. with pgrep")
+        return pid
+    return _container_pid(spec.name)
+
+
+def _container_pid(name: str) -> int:
+    engines = [engine for engine in ("podman", "docker") if shutil.which(engine)]
+    if not engines:
+        raise TargetError("neither podman nor docker is on PATH", "install one, or use process/PID")
+    said: list[str] = []
+    for engine in engines:
+        try:
+            done = subprocess.run(
+                [engine, "inspect", "--type", "container", "--format", "{{json .State}}", name],
+                capture_output=True, text=True, timeout=INSPECT_TIMEOUT, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            said.append(f"{engine}: no answer within {INSPECT_TIMEOUT:.0f} s")
+            continue
+        if done.returncode:
+            said.append(f"{engine}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+            continue
+        state = json.loads(done.stdout)
+        if not state.get("Running") or not state.get("Pid"):
+            raise TargetError(f"container {name!r} of {engine} is not running", f"start it: {engine} start {name}")
+        return int(state["Pid"])
+    raise TargetError(f"no container {name!r} ({'; '.join(said)})", f"see `{engines[0]} ps`")
+
+
+def start_agent(pid: int | None, session: str, python: str | None = None) -> AgentProcess:
+    """Start the agent beside `pid` and wait for its ready mark; raises TargetError with the agent's own words."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        # One bulk read should find a whole frame; the kernel clamps this to its limits.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    try:
+        process = subprocess.Popen(
+            payload.command(python or sys.executable, {"pid": pid, "session": session}),
+            stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True, cwd="/",
+        )  # fmt: skip
+    except OSError as error:
+        ours.close()
+        raise TargetError(
+            f"can't start the agent with {python}: {error.strerror}", "correct agent.python in the configuration"
+        ) from error
+    finally:
+        theirs.close()
+    try:
+        ours.sendall(payload.preamble())
+        payload.read_sync(ours.fileno(), SYNC_TIMEOUT)
+    except (OSError, EOFError, TimeoutError) as error:
+        ours.close()
+        raise _failed(process, pid, error) from error
+    return AgentProcess(process, ours.detach())
+
+
+def _failed(process: subprocess.Popen[bytes], pid: int | None, error: Exception) -> TargetError:
+    try:
+        code = process.wait(2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    said = process.stderr.read().decode(errors="replace").strip().splitlines() if process.stderr else []
+    cause = said[-1] if said else f"it ended with {code} ({error or type(error).__name__})"
+    if code == NO_PERMISSION:
+        cure = f"run as the owner of process {pid}, or as root"
+    elif code == NO_PROCESS:
+        cure = "look the PID up again, e.g. with pgrep"
+    else:
+        cure = "run again with --debug; `sidestage doctor` says what this machine can do"
+    return TargetError(f"the agent could not start: {cause}", cure)

@@ -1,0 +1,30 @@
+"""Which of the program's listeners are plugged into the target, and under which of its ports."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRules:
+    mode: str = "mirror"  # mirror | off
+    ports: frozenset[int] | None = None  # allow-list of the target's ports; None: all
+    ignore_ports: frozenset[int] = frozenset()
+    port_mapping: Mapping[int, int] = field(default_factory=dict)  # the program's port -> the target's
+    listen_ports: Mapping[int, int] = field(default_factory=dict)  # the port asked for -> the local one to use
+    ignore_localhost: bool = False
+    debugger_ports: frozenset[int] = frozenset()
+
+    def remote_port(self, port: int) -> int:
+        return self.port_mapping.get(port, port)
+
+    def listen(self, host: str, port: int) -> bool:
+        """Does a listener that the program asked for on host:port get the target's traffic?"""
+        remote = self.remote_port(port)
+        if self.mode == "off" or not port or port in self.debugger_ports or remote in self.ignore_ports:
+            return False
+        if self.ports is not None and remote not in self.ports:
+            return False
+        return not (self.ignore_localhost and ipaddress.ip_address(host.partition("%")[0]).is_loopback)
