@@ -1,0 +1,250 @@
+"""Moves bytes between a socket and a channel, both ways, as fast as the slower side takes them.
+
+Towards the channel: read no more than the credit, and stop watching the socket without any. Towards the socket: what it
+doesn't take is kept, at most a window, and credit is granted only for what it took. Each direction ends by half-close;
+an error on either side ends both by RST (SO_LINGER 0, socket(7)), as a truncated stream must not look complete.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections import deque
+from typing import Any, Callable, Deque, Dict, Optional
+
+from sidestage.stream.link import Link
+from sidestage.stream.loop import Loop
+
+READ = 256 << 10  # bytes a read
+_RST = struct.pack("ii", 1, 0)
+
+
+class SocketPump:
+    def __init__(
+        self,
+        loop: Loop,
+        link: Link,
+        channel: int,
+        sock: socket.socket,
+        *,
+        on_end: Optional[Callable[[], None]] = None,
+        drop_input: bool = False,
+    ) -> None:
+        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
+        self._on_end, self._drop = on_end, drop_input
+        self._out: Deque[Any] = deque()
+        self._reading = True  # the socket has not ended
+        self._eof_in = False  # the channel has ended; shut the socket down after what is queued
+        self._shut = self._ended = False
+        self._events = -1
+
+    def start(self) -> None:
+        sock = self._sock
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._link.register(self._channel, self)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch for what can be acted on, and for nothing else: what can't would make the loop spin."""
+        if self._ended:
+            return
+        events = 0
+        if self._reading and (self._drop or self._link.writable(self._channel) > 0):
+            events |= select.EPOLLIN
+        if self._out:
+            events |= select.EPOLLOUT
+        if events == self._events:
+            return
+        fd = self._sock.fileno()
+        # EPOLLHUP and EPOLLERR can't be masked: with nothing to do the descriptor leaves the epoll set.
+        if self._events > 0 and events:
+            self._loop.change(fd, events)
+        elif events:
+            self._loop.watch(fd, events, self._ready)
+        elif self._events > 0:
+            self._loop.unwatch(fd)
+        self._events = events
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT or (self._out and events & select.EPOLLERR):
+            self._write()
+        if not self._ended and events & ~select.EPOLLOUT and self._events & select.EPOLLIN:
+            self._read()
+        self._watch()
+
+    def _read(self) -> None:
+        credit = READ if self._drop else min(self._link.writable(self._channel), READ)
+        try:
+            data = self._sock.recv(credit)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._fail()
+            return
+        if not data:
+            self._reading = False
+            self._link.send_eof(self._channel)
+            self._end_if_done()
+        elif not self._drop:
+            self._link.send(self._channel, data)
+
+    def _write(self) -> None:
+        out, took = self._out, 0
+        try:
+            while out:
+                sent = self._sock.send(out[0])
+                took += sent
+                if sent < len(out[0]):
+                    out[0] = memoryview(out[0])[sent:]
+                    break
+                out.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._fail()
+            return
+        if took:
+            self._link.consumed(self._channel, took)
+        if self._eof_in and not out:
+            self._shutdown()
+
+    def _shutdown(self) -> None:
+        if not self._shut:
+            self._shut = True
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._fail()
+                return
+            self._end_if_done()
+
+    def on_data(self, data: bytes) -> None:
+        self._out.append(data)
+        if len(self._out) == 1:
+            self._write()
+        self._watch()
+
+    def on_eof(self) -> None:
+        self._eof_in = True
+        if not self._out:
+            self._shutdown()
+
+    def on_credit(self) -> None:
+        self._watch()
+
+    def on_reset(self) -> None:
+        self._close(reset=True)
+
+    def on_accepted(self, info: Dict[str, Any]) -> None:
+        return
+
+    def on_refused(self, errno: int, text: str) -> None:
+        self._close(reset=True)
+
+    def _fail(self) -> None:
+        if not self._ended:
+            self._link.reset(self._channel)
+            self._close(reset=True)
+
+    def _end_if_done(self) -> None:
+        if not self._reading and self._shut:
+            self._close(reset=False)
+
+    def _close(self, reset: bool) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._link.forget(self._channel)
+        if self._events > 0:
+            self._loop.unwatch(self._sock.fileno())
+        if reset and self._sock.family in (socket.AF_INET, socket.AF_INET6):
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+            except OSError:
+                pass  # gone already
+        self._sock.close()
+        self._out.clear()
+        if self._on_end:
+            self._on_end()
+
+
+class DatagramPump:
+    """The same for a connected socket with record boundaries: one record a frame; unreliable ones drop when full."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        link: Link,
+        channel: int,
+        sock: socket.socket,
+        *,
+        on_end: Optional[Callable[[], None]] = None,
+    ) -> None:
+        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
+        self._on_end = on_end
+        self._lossy = sock.type == socket.SOCK_DGRAM
+        self._ended = False
+
+    def start(self) -> None:
+        self._sock.setblocking(False)
+        self._link.register(self._channel, self)
+        self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._ready)
+
+    def _ready(self, _events: int) -> None:
+        while not self._ended:
+            try:
+                data = self._sock.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # An ICMP refusal is one lost datagram to a sender that isn't told; a record stream is broken by it.
+                if self._lossy and error.errno == 111:
+                    continue
+                self._link.reset(self._channel)
+                self._close()
+                return
+            if not data and not self._lossy:
+                self._link.send_eof(self._channel)
+                self._close()
+            elif self._link.writable(self._channel) >= len(data):
+                self._link.send(self._channel, data)
+            elif not self._lossy:
+                self._link.reset(self._channel)
+                self._close()
+
+    def on_data(self, data: bytes) -> None:
+        try:
+            self._sock.send(data)
+        except OSError as error:
+            if not self._lossy and error.errno not in (11, 105):
+                self._link.reset(self._channel)
+                self._close()
+                return
+        self._link.consumed(self._channel, len(data))
+
+    def on_eof(self) -> None:
+        self._close()
+
+    def on_reset(self) -> None:
+        self._close()
+
+    def on_credit(self) -> None:
+        return
+
+    def on_accepted(self, info: Dict[str, Any]) -> None:
+        return
+
+    def on_refused(self, errno: int, text: str) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._link.forget(self._channel)
+            self._loop.unwatch(self._sock.fileno())
+            self._sock.close()
+            if self._on_end:
+                self._on_end()
