@@ -1,0 +1,160 @@
+"""`sidestage exec`: the story of one run, from a target's name to the program's exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sidestage import trap
+from sidestage.cli.errors import UserError
+from sidestage.cli.options import ExecOptions
+from sidestage.cli.policy import SessionPolicy, rules
+from sidestage.cli.progress import Progress
+from sidestage.session.reaper import MARK
+from sidestage.targets.spec import TargetError, TargetSpec, parse
+from sidestage.trap.ports import Begin
+from sidestage.views import env as env_view
+
+START_TIMEOUT = 60.0  # seconds until the session must have begun; its own waits are shorter and say more
+MAX_BEGIN = 1 << 16
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers (POSIX 2.8.2)
+
+
+def main(options: ExecOptions) -> int:
+    """Run the command plugged into the target; returns its exit status. Raises UserError."""
+    from sidestage import config
+
+    _refuse_nested()
+    settings = config.load(options.config_file, options.overrides)
+    command = [_find(options.command[0]), *options.command[1:]]
+    spec = _target(options.target or settings.target)
+    chosen = rules(settings, options.command)
+    progress = Progress(options.output)
+    session = secrets.token_hex(8)
+    with progress.task(f"plugging into {spec.kind}{'/' if spec.name else ''}{spec.name}"):
+        ours, child = _start_session(spec, session, chosen.session(spec, session), options.debug)
+        begin, remote_env = _begin(ours)
+    if begin["note"]:
+        progress.warn(begin["note"])
+    policy = SessionPolicy(chosen, begin["nameservers"])
+    env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
+    env[MARK] = session
+    progress.ready()
+    try:
+        return trap.run(
+            command,
+            env=env,
+            policy=policy,
+            broker=ours,
+            begin=Begin(
+                hostname=begin["hostname"] if chosen.hostname else "",
+                addresses=tuple(begin["addresses"]),
+                nameservers=tuple(begin["nameservers"]),
+                fuse_root=begin["fuse_root"],
+            ),
+            say=progress.warn,
+            on_event=policy.on_event,
+        )
+    finally:
+        ours.close()
+        _wait(child)
+
+
+def _refuse_nested() -> None:
+    if MARK in os.environ:
+        raise UserError(
+            "this shell already runs inside `sidestage exec`; one program can't be plugged in twice",
+            "leave it first, or run the inner command directly: it is plugged in already",
+        )
+
+
+def _find(name: str) -> str:
+    found = shutil.which(name)
+    if found:
+        return found
+    if os.path.exists(name) and "/" in name:
+        raise UserError(f"{name}: not executable", f"chmod +x {name}, or name its interpreter", NOT_EXECUTABLE)
+    raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
+
+
+def _target(text: str | None) -> TargetSpec:
+    if not text:
+        raise UserError("no target", "name one: -t process/PID, -t container/NAME or -t targetless")
+    try:
+        return parse(text)
+    except TargetError as error:
+        raise UserError(error.cause, error.cure) from error
+
+
+def _start_session(spec: TargetSpec, session: str, options: Any, debug: bool) -> tuple[socket.socket, int]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        theirs.close()
+        return ours, child
+    code = 1
+    try:
+        ours.close()
+        from sidestage.session.main import serve
+
+        serve(theirs, options, debug=debug)
+        code = 0
+    except BaseException:
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Wait for the session's `begin`: what the agent said of the target, and the target's environment."""
+    sock.settimeout(START_TIMEOUT)
+    said = ""
+    try:
+        while True:
+            data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
+            message = json.loads(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
+            if message["ev"] == "failed":
+                raise UserError(message["cause"], message["cure"])
+            if message["ev"] == "lost":
+                raise UserError(message["text"], "run again with --debug to see why")
+            if message["ev"] == "begin":
+                break
+            said = message.get("text", said)
+    except TimeoutError:
+        raise UserError(
+            f"the agent did not begin within {START_TIMEOUT:.0f} s", "run again with --debug to see where it stops"
+        ) from None
+    sock.settimeout(None)
+    with open(fds[0], "rb") as env:
+        env.seek(0)
+        raw = env.read()
+    message["fuse_root"] = fds[1] if len(fds) > 1 else -1
+    return message, raw
+
+
+def _wait(child: int) -> None:
+    """The session ends when our socket does; nothing may be left, so it is not asked twice."""
+    def give_up(*_: object) -> None:
+        os.kill(child, signal.SIGKILL)
+
+    previous: Callable[..., Any] | int | None = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,0 +1,350 @@
+"""Serves the target's files to the kernel: every remote open is a node of its own below the root of a detached mount.
+
+A node's name is a number that is never used again, so the kernel's caches can't be stale. `open` asks the agent once and gets the
+metadata and the first 128 KiB; when the kernel opens the node, these bytes are put in the page cache, so that a small file is read
+without asking anybody. This is safe then and only then: nobody else knows the node, so nobody holds a lock on its pages.
+Names below a remote directory resolve too: a program may fchdir(2) into one.
+
+Attributes are looked up again after a second, so that a file that grows is seen to grow.
+"""
+
+from __future__ import annotations
+
+import errno as e
+import os
+import select
+import stat as st
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sidestage.session.readahead import Budget, ReadAhead
+from sidestage.views import fuse
+from sidestage.views.fuse import Op, Request, Stat
+
+if TYPE_CHECKING:
+    from sidestage.stream.link import Link
+    from sidestage.stream.loop import Loop
+
+UNCLAIMED = 60.0  # seconds until a node that nobody opened is dropped; trap may have died or been interrupted in between
+ATTR_SECONDS = 1
+REQUESTS_A_TURN = 32  # then the link has its turn
+ROOT_STAT: Stat = (0, 1, st.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
+
+Done = Callable[[dict[str, Any], int], None]
+Then = Callable[[int], None]  # errno
+
+
+class _Node:
+    __slots__ = ("entries", "first", "handle", "opened", "path", "reader", "stat", "streamed", "waiting")
+
+    def __init__(self, path: str, stat: Stat) -> None:
+        self.path, self.stat = path, stat
+        self.first: bytes | None = None  # until the kernel has them; None also when the agent wasn't asked to open
+        self.handle = 0  # at the agent
+        self.opened = 0
+        self.streamed = False  # the size is not the length (/proc and the like): read to the end, past the page cache
+        self.reader: ReadAhead | None = None
+        self.entries: list[tuple[bytes, int, int]] | None = None
+        self.waiting: list[Then] = []
+
+
+class FuseFiles:
+    def __init__(self, loop: Loop, link: Link, fuse_fd: int) -> None:
+        self._loop, self._link, self._fd = loop, link, fuse_fd
+        self._nodes: dict[int, _Node] = {fuse.ROOT: _Node("", ROOT_STAT)}
+        self._last = fuse.ROOT
+        self._unclaimed: dict[int, float] = {}  # in order of time
+        self._pending: set[int] = set()  # requests whose answer is still to come
+        self._budget = Budget()
+        self._closed = False
+        self._serve: dict[int, Callable[[Request], None]] = {
+            Op.INIT: self._init, Op.LOOKUP: self._lookup, Op.GETATTR: self._getattr, Op.READLINK: self._readlink,
+            Op.OPEN: self._open_node, Op.OPENDIR: self._open_node, Op.READ: self._read, Op.READDIR: self._readdir,
+            Op.RELEASE: self._release, Op.RELEASEDIR: self._release, Op.STATFS: self._statfs,
+            Op.FORGET: self._forget, Op.BATCH_FORGET: self._forget, Op.INTERRUPT: self._interrupt,
+        }  # fmt: skip
+        loop.watch(fuse_fd, select.EPOLLIN, self._readable)
+
+    def open(self, path: str, flags: int, done: Done) -> None:
+        """done({"node", "directory", "stat"}, errno); the node is to be opened below the root of the mount."""
+
+        def opened(errno: int, node: _Node) -> None:
+            if not errno:
+                errno = refusal(node.stat[2], flags)
+            if errno:
+                self._close_handle(node)
+                done({}, errno)
+                return
+            if flags & os.O_PATH:
+                self._close_handle(node)
+            self._drop_unclaimed()
+            number = self._add(node)
+            self._unclaimed[number] = time.monotonic() + UNCLAIMED
+            done({"node": str(number), "directory": st.S_ISDIR(node.stat[2]), "stat": node.stat}, 0)
+
+        node = _Node(path, ROOT_STAT)
+        self._ask(node, lambda errno: opened(errno, node), follow=not flags & os.O_NOFOLLOW)
+
+    def close(self) -> None:
+        """The link is gone: whatever the program asks from now on is EIO."""
+        self._closed = True
+        for unique in list(self._pending):
+            self._answer(unique, errno=e.EIO)
+
+    # -- nodes --
+
+    def _add(self, node: _Node) -> int:
+        self._last += 1
+        self._nodes[self._last] = node
+        return self._last
+
+    def _drop(self, number: int) -> None:
+        self._unclaimed.pop(number, None)
+        if number != fuse.ROOT and (node := self._nodes.pop(number, None)):
+            self._close_handle(node)
+
+    def _drop_unclaimed(self) -> None:
+        now = time.monotonic()
+        while self._unclaimed and self._unclaimed[first := next(iter(self._unclaimed))] < now:
+            self._drop(first)
+
+    def _close_handle(self, node: _Node) -> None:
+        if node.reader:
+            node.reader.forget()
+        if node.handle and not self._closed:
+            self._link.call("close", {"handle": node.handle}, lambda *_: None)
+        node.handle, node.reader, node.first, node.entries = 0, None, None, None
+
+    def _ask(self, node: _Node, then: Then, follow: bool = True) -> None:
+        """The agent opens the file (again): fills the node."""
+        node.waiting.append(then)
+        if len(node.waiting) > 1:
+            return
+
+        def opened(result: dict[str, Any], raw: bytes, errno: int) -> None:
+            known, node.handle = node.stat[:2], result.get("handle", 0)
+            if not errno and known not in (ROOT_STAT[:2], tuple(result["stat"][:2])):
+                self._close_handle(node)  # another file has this name by now
+                errno = e.ESTALE
+            elif not errno:
+                node.stat, node.first = tuple(result["stat"]), raw
+                if st.S_ISREG(node.stat[2]):
+                    self._opened_file(node, whole=bool(result["eof"]))
+            waiting, node.waiting = node.waiting, []
+            for callback in waiting:
+                callback(errno)
+
+        self._link.call("open", {"path": node.path, "follow": follow}, opened)
+
+    def _opened_file(self, node: _Node, whole: bool) -> None:
+        first = node.first or b""
+        if whole:
+            node.stat = (*node.stat[:7], len(first), *node.stat[8:])  # it may have grown since; /proc says 0
+        else:
+            node.streamed = node.stat[7] <= len(first)
+
+            def fetch(offset: int, size: int, done: Callable[[bytes, int], None]) -> None:
+                args = {"handle": node.handle, "offset": offset, "size": size}
+                self._link.call("read", args, lambda _result, raw, errno: done(raw, errno))
+
+            node.reader = ReadAhead(fetch, lambda: 1 << 62 if node.streamed else node.stat[7], len(first), self._budget)
+
+    # -- requests of the kernel --
+
+    def _readable(self, _: int) -> None:
+        for _n in range(REQUESTS_A_TURN):
+            try:
+                data = os.read(self._fd, fuse.MAX_REQUEST)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (e.ENOENT, e.EINTR):  # the request was taken back meanwhile (fs/fuse/dev.c)
+                    continue
+                self._loop.unwatch(self._fd)  # ENODEV: unmounted, nobody is left to serve
+                return
+            request = fuse.parse(data)
+            handler = self._serve.get(request.op)
+            if handler is None:
+                self._answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
+                continue
+            if request.op in (Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT):  # have no answer
+                handler(request)
+                continue
+            self._pending.add(request.unique)
+            if self._closed and request.op not in (Op.INIT, Op.RELEASE, Op.RELEASEDIR):
+                self._answer(request.unique, errno=e.EIO)
+            elif request.node and request.node not in self._nodes and request.op not in (Op.RELEASE, Op.RELEASEDIR):
+                self._answer(request.unique, errno=e.ESTALE)
+            else:
+                handler(request)
+
+    def _answer(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
+        self._pending.discard(unique)
+        self._write(fuse.error(unique, errno) if errno else fuse.reply(unique, *parts))
+
+    def _late(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
+        """An answer that the link brought: the program may have been interrupted meanwhile."""
+        if unique in self._pending:
+            self._answer(unique, *parts, errno=errno)
+
+    def _write(self, parts: list[fuse.Buffer]) -> None:
+        try:
+            os.writev(self._fd, parts)
+        except OSError as error:
+            if error.errno not in (e.ENOENT, e.ENODEV):  # the request, or the mount, is gone
+                raise
+
+    def _init(self, request: Request) -> None:
+        self._answer(request.unique, fuse.init(request.body))
+
+    def _lookup(self, request: Request) -> None:
+        name = fuse.name(request.body)
+        if request.node != fuse.ROOT:
+            self._lookup_below(request, self._nodes[request.node], os.fsdecode(name))
+            return
+        number = int(name) if name.isdigit() else 0
+        if number not in self._unclaimed:
+            self._answer(request.unique, errno=e.ENOENT)
+            return
+        self._answer(request.unique, fuse.entry(number, self._nodes[number].stat, 0, ATTR_SECONDS))
+
+    def _lookup_below(self, request: Request, parent: _Node, name: str) -> None:
+        path = f"{parent.path.rstrip('/')}/{name}"
+
+        def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
+            if errno or request.unique not in self._pending:
+                self._late(request.unique, errno=errno)
+                return
+            node = _Node(path, tuple(result["stat"]))
+            self._answer(request.unique, fuse.entry(self._add(node), node.stat, ATTR_SECONDS, ATTR_SECONDS))
+
+        # Links are followed by the agent: here, their targets would be looked up on this machine.
+        self._link.call("stat", {"path": path, "follow": True}, found)
+
+    def _getattr(self, request: Request) -> None:
+        node = self._nodes[request.node]
+        if request.node == fuse.ROOT:
+            self._answer(request.unique, fuse.attr_out(node.stat, 1 << 30))
+            return
+
+        def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
+            new = result.get("stat", ())
+            if not errno and tuple(new[:2]) == tuple(node.stat[:2]) and not node.streamed and new[7] != node.stat[7]:
+                self._close_handle(node)  # the next read opens anew, and sees what was appended
+                node.stat = tuple(new)
+            self._late(request.unique, fuse.attr_out(node.stat, ATTR_SECONDS))  # replaced or deleted: as it was
+
+        self._link.call("stat", {"path": node.path, "follow": not st.S_ISLNK(node.stat[2])}, found)
+
+    def _readlink(self, request: Request) -> None:
+        def found(_result: dict[str, Any], raw: bytes, errno: int) -> None:
+            self._late(request.unique, raw, errno=errno)
+
+        self._link.call("readlink", {"path": self._nodes[request.node].path}, found)
+
+    def _open_node(self, request: Request) -> None:
+        node = self._nodes[request.node]
+
+        def ready(errno: int) -> None:
+            if errno or request.unique not in self._pending:
+                self._late(request.unique, errno=errno)
+                return
+            self._unclaimed.pop(request.node, None)
+            if node.first and not node.opened and not node.streamed:
+                self._write(fuse.store(request.node, 0, node.first))
+                node.first = b""
+            node.opened += 1
+            flags = fuse.DIRECT_IO if node.streamed else fuse.KEEP_CACHE
+            self._answer(request.unique, fuse.open_out(flags | fuse.NOFLUSH))
+
+        if node.first is None:
+            self._ask(node, ready)
+        else:
+            ready(0)
+
+    def _release(self, request: Request) -> None:
+        self._answer(request.unique)
+        node = self._nodes.get(request.node)
+        if node:
+            node.opened -= 1
+            if node.opened <= 0 and st.S_ISDIR(node.stat[2]):
+                self._close_handle(node)  # but it may still be a working directory
+            elif node.opened <= 0:
+                self._drop(request.node)  # not at FORGET: the kernel keeps its cache until it needs the memory
+
+    def _read(self, request: Request) -> None:
+        node = self._nodes[request.node]
+        offset, size = fuse.reading(request.body)
+
+        def answer(parts: list[fuse.Buffer], errno: int) -> None:
+            self._late(request.unique, *parts, errno=errno)
+
+        def ready(errno: int) -> None:
+            first = node.first or b""
+            if errno:
+                self._late(request.unique, errno=errno)
+            elif offset < len(first) and (offset + size <= len(first) or node.reader is None):
+                answer([memoryview(first)[offset : offset + size]], 0)
+            elif node.reader:
+                node.reader.read(offset, size, answer)
+            else:
+                answer([], 0)
+
+        if node.handle or (node.first and node.reader is None):
+            ready(0)
+        else:
+            self._ask(node, ready)  # evicted from the page cache, or changed at the target
+
+    def _readdir(self, request: Request) -> None:
+        node = self._nodes[request.node]
+        offset, size = fuse.reading(request.body)
+
+        def listed(errno: int) -> None:
+            entries = node.entries or []
+            self._late(request.unique, fuse.dirents(entries[offset:], offset, size), errno=errno)
+
+        if node.entries is None:
+            self._list(node, listed)
+        else:
+            listed(0)
+
+    def _list(self, node: _Node, then: Then) -> None:
+        found: list[tuple[bytes, int, int]] = []
+
+        def batch(result: dict[str, Any], _raw: bytes, errno: int) -> None:
+            entries = result.get("entries", ())
+            found.extend((os.fsencode(name), ino, kind) for name, ino, kind in entries)
+            if errno or not entries:
+                node.entries = None if errno else found
+                then(errno)
+            else:
+                self._link.call("readdir", {"handle": node.handle}, batch)
+
+        self._link.call("readdir", {"handle": node.handle}, batch)
+
+    def _statfs(self, request: Request) -> None:
+        def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
+            self._late(request.unique, *([] if errno else [fuse.statfs(result["statfs"])]), errno=errno)
+
+        self._link.call("statfs", {"path": self._nodes[request.node].path or "/"}, found)
+
+    def _forget(self, request: Request) -> None:
+        for number in fuse.forgotten(request):
+            self._drop(number)
+
+    def _interrupt(self, request: Request) -> None:
+        unique = fuse.interrupted(request.body)
+        if unique in self._pending:
+            self._answer(unique, errno=e.EINTR)
+
+
+def refusal(mode: int, flags: int) -> int:
+    """What open(2) says of a file of this kind, when it isn't 0."""
+    if st.S_ISLNK(mode) and not flags & os.O_PATH:
+        return e.ELOOP
+    if flags & os.O_DIRECTORY and not st.S_ISDIR(mode):
+        return e.ENOTDIR
+    if not (st.S_ISREG(mode) or st.S_ISDIR(mode) or flags & os.O_PATH):
+        return e.ENXIO  # a pipe, socket or device of the target has no meaning here
+    return 0

@@ -1,0 +1,152 @@
+"""All that ctypes and raw ioctls are needed for: seccomp(2), seccomp_unotify(2), pidfd_getfd(2), process_vm_readv(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.process_vm_readv.restype = _libc.process_vm_writev.restype = ctypes.c_ssize_t
+
+# include/uapi/linux/seccomp.h
+SET_MODE_FILTER, GET_NOTIF_SIZES = 1, 3
+FILTER_NEW_LISTENER, FILTER_WAIT_KILLABLE_RECV = 1 << 3, 1 << 5
+_RECV, _SEND, _ID_VALID, _ADDFD, _SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103, 0x40082104
+_CONTINUE, _SYNC_WAKE_UP, _ADDFD_SEND = 1, 1, 2
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 38, 36
+_NR_SECCOMP = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+_NR_PIDFD_OPEN, _NR_PIDFD_GETFD = 434, 438  # the same on every architecture since Linux 5.1
+_PIDFD_THREAD = os.O_EXCL  # Linux 6.9
+
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, tid, flags, nr, arch, ip, args
+_RESPONSE = struct.Struct("=QqiI")
+_ADD = struct.Struct("=QIIII")
+_buffer = bytearray(NOTIFICATION.size)
+_zero = bytes(NOTIFICATION.size)
+
+
+def check_sizes() -> None:
+    """Raises OSError where the kernel's structures are not those of this file."""
+    sizes = (ctypes.c_uint16 * 3)()
+    if _libc.syscall(_NR_SECCOMP, GET_NOTIF_SIZES, 0, sizes) < 0:
+        raise OSError(ctypes.get_errno(), "no seccomp user notification in this kernel")
+    if sizes[0] != NOTIFICATION.size or sizes[1] != _RESPONSE.size:
+        raise OSError(errno.ENOTSUP, "this kernel's seccomp notifications have another size")
+
+
+def prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) < 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def install(program: bytes) -> int:
+    """Install a BPF program (struct sock_filter[]) for this thread and its children; returns the listener."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    code = ctypes.create_string_buffer(program, len(program))
+    fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    flags = FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE_RECV
+    fd: int = _libc.syscall(_NR_SECCOMP, SET_MODE_FILTER, flags, fprog)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+    return fd
+
+
+def synchronous(listener: int) -> None:
+    """Let a waking task run at once on the supervisor's processor (Linux 6.6); slower without, so not needed."""
+    try:
+        fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
+    except OSError:
+        return
+
+
+def receive(listener: int) -> tuple[int, ...] | None:
+    """(id, tid, flags, nr, arch, ip, six arguments), or None when the caller is gone or we were interrupted."""
+    _buffer[:] = _zero
+    try:
+        fcntl.ioctl(listener, _RECV, _buffer)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINTR):
+            return None
+        raise
+    return NOTIFICATION.unpack(_buffer)
+
+
+def respond(listener: int, ident: int, value: int, error: int, go_on: bool = False) -> bool:
+    """Answer; False when the caller is gone."""
+    try:
+        fcntl.ioctl(listener, _SEND, _RESPONSE.pack(ident, value, -error, _CONTINUE if go_on else 0))
+    except OSError as caught:
+        if caught.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+def add_fd(listener: int, ident: int, fd: int, cloexec: bool) -> None:
+    """Give the caller a duplicate of `fd` as the call's result, in one step."""
+    fcntl.ioctl(listener, _ADDFD, _ADD.pack(ident, _ADDFD_SEND, fd, 0, os.O_CLOEXEC if cloexec else 0))
+
+
+def valid(listener: int, ident: int) -> bool:
+    try:
+        fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", ident))
+    except OSError:
+        return False
+    return True
+
+
+def tgid(tid: int) -> int:
+    with open(f"/proc/{tid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Tgid:"):
+                return int(line.split()[1])
+    raise ProcessLookupError(errno.ESRCH, "no such task")
+
+
+def pidfd_open(tid: int) -> int:
+    """A pidfd of the thread where the kernel can, else of its process (threads that unshared files are then missed)."""
+    fd: int = _libc.syscall(_NR_PIDFD_OPEN, tid, _PIDFD_THREAD)
+    if fd < 0 and ctypes.get_errno() == errno.EINVAL:
+        fd = _libc.syscall(_NR_PIDFD_OPEN, tgid(tid), 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_open")
+    return fd
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    fd: int = _libc.syscall(_NR_PIDFD_GETFD, pidfd, number, 0)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return fd
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+_scratch = ctypes.create_string_buffer(1 << 16)
+_ours = _Iovec(ctypes.addressof(_scratch), 0)
+_theirs = _Iovec(0, 0)
+
+
+def read_memory(tid: int, address: int, size: int) -> bytes:
+    """Up to `size` bytes (at most 64 KiB) at `address` of the task; fewer where its memory ends. OSError: EFAULT, EPERM."""
+    _ours.size = _theirs.size = min(size, len(_scratch))
+    _theirs.base = address
+    got = _libc.process_vm_readv(tid, ctypes.byref(_ours), 1, ctypes.byref(_theirs), 1, 0)
+    if got < 0:
+        raise OSError(ctypes.get_errno(), "process_vm_readv")
+    return _scratch[:got]
+
+
+def write_memory(tid: int, address: int, data: bytes) -> None:
+    ctypes.memmove(_scratch, data, len(data))
+    _ours.size = _theirs.size = len(data)
+    _theirs.base = address
+    if _libc.process_vm_writev(tid, ctypes.byref(_ours), 1, ctypes.byref(_theirs), 1, 0) != len(data):
+        raise OSError(errno.EFAULT, "process_vm_writev")

@@ -1,0 +1,34 @@
+"""What trap needs from outside: decisions, and the facts of the target. Implemented in views, given by cli."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Decision(enum.Enum):
+    LOCAL = "local"
+    REMOTE = "remote"
+    NOT_FOUND = "not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """What session says when the agent is there. `root` is a descriptor of the FUSE mount's root, or -1."""
+
+    hostname: str = ""  # empty: the program sees the local one
+    addresses: tuple[str, ...] = ()
+    nameservers: tuple[str, ...] = ()
+    root: int = -1
+
+
+class Policy(Protocol):
+    def path(self, path: str, write: bool) -> tuple[Decision, str]:
+        """The decision, and the path to use (feature.fs.mapping may have changed it)."""
+
+    def connect(self, family: int, host: str, port: int, kind: str) -> tuple[str, int] | None: ...
+    def unix(self, path: str) -> bool: ...
+    def listen(self, host: str, port: int) -> bool: ...
+    def local_port(self, port: int) -> int:
+        """The local port for a listener asked for on `port` (listen_ports)."""

@@ -1,0 +1,143 @@
+"""The life of one program under the trap, from launch to exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sidestage.trap import (
+    bpf, kernel, launch, supervisor, sys_accept, sys_bind, sys_connect, sys_names, sys_open, sys_paths, sys_stat, sys_udp,
+)  # fmt: skip
+from sidestage.trap.broker import Broker
+from sidestage.trap.ports import Begin, Policy
+from sidestage.trap.supervisor import GRACE, Supervisor, children, terminate
+
+FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
+FILE_FAMILIES = (sys_open, sys_stat, sys_paths)
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OURS_TO_IGNORE = (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)  # the terminal sends them to the program as well
+LOST = 1  # exit status when the connection to the target broke
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    policy: Policy,
+    broker: socket.socket,
+    begin: Begin,
+    say: Callable[[str], None],
+    on_event: Callable[[str, dict[str, Any]], None] = lambda name, args: None,
+    files: bool = True,
+) -> int:
+    """Run `argv` (its first is a path) until it ends; returns its exit status, 128+n for a signal.
+
+    Raises launch.LaunchError when it can't be started.
+    """
+    sup = Supervisor(policy, begin, say)
+    lost: list[str] = []
+
+    def lose(text: str) -> None:
+        if not lost:
+            lost.append(text)
+            say(f"{text}; the program is ended, as half of what it sees is gone")
+            sup.stop()
+
+    def event(name: str, args: dict[str, Any]) -> None:
+        if name == "lost":
+            lose(args["text"])
+        elif name == "say":
+            sup.say(args["text"])
+        else:
+            sup.event(name, args)
+            on_event(name, args)
+
+    sup.broker = Broker(broker, event, lambda: lose("the session process has ended unexpectedly"))
+    for family in (*FAMILIES, *(FILE_FAMILIES if files else ())):
+        family.install(sup)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    woken_r, woken_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    previous = _signals(woken_w)
+    program = bpf.assemble(bpf.program(sup.names))
+    child, listener = launch.start(argv, env, program)
+    status = [0]
+
+    def reap() -> None:
+        received = os.read(woken_r, 256)
+        for number in received:
+            if number in _FORWARDED:
+                terminate([child], number)
+        while True:
+            try:
+                pid, how = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == child and os.WIFSTOPPED(how):
+                os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees a stopped job; its `fg` continues the group
+                terminate([child], signal.SIGCONT)
+            elif pid == child:
+                status[0] = how
+                sup.stop()
+
+    sup.broker.request("ready", {}, lambda *_: None, [listener])
+    sup.watch(woken_r, reap)
+    sup.watch(broker.fileno(), sup.broker.poll)
+    try:
+        sup.run(listener)
+    finally:
+        _end(child)
+        signal.set_wakeup_fd(-1)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    error = launch.exec_error(child)
+    if error:
+        missing = error in (2, 20)
+        raise launch.LaunchError(f"{argv[0]}: {os.strerror(error).lower()}", 127 if missing else 126)
+    if lost:
+        return LOST
+    return os.waitstatus_to_exitcode(status[0]) if os.WIFEXITED(status[0]) else 128 + os.WTERMSIG(status[0])
+
+
+def _signals(wakeup: int) -> dict[int, Any]:
+    previous: dict[int, Any] = {}
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    for number in (*_FORWARDED, signal.SIGCHLD):
+        previous[number] = signal.signal(number, lambda *_: None)
+    for number in _OURS_TO_IGNORE:
+        previous[number] = signal.signal(number, signal.SIG_IGN)
+    return previous
+
+
+def _end(child: int) -> None:
+    """End what the program left running: it would be cut off from the target."""
+    left = _ours()
+    if not left:
+        return
+    terminate(left)
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and _reap_all(left):
+        time.sleep(0.02)
+    terminate(_ours(), signal.SIGKILL)
+    _reap_all(left)
+
+
+def _ours() -> list[int]:
+    return [pid for pid in children(os.getpid()) if supervisor.is_filtered(pid)]
+
+
+def _reap_all(pids: list[int]) -> list[int]:
+    left = []
+    for pid in pids:
+        try:
+            done, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            done = 0 if os.path.exists(f"/proc/{pid}") else pid
+        if not done:
+            left.append(pid)
+    return left

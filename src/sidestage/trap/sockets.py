@@ -1,0 +1,173 @@
+"""What is known of the program's sockets, by inode: dup, fork, exec and SCM_RIGHTS keep the inode, so nothing to track."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sidestage.trap.supervisor import Call, Supervisor
+
+MAX_PEERS = 65536  # sockets remembered; the oldest is forgotten
+SIGNAL_CHECK = 0.05  # seconds between looks for a signal while a call is held
+ERESTARTSYS = 512  # include/linux/errno.h: the kernel makes EINTR or a restart of it, as the handler's SA_RESTART says
+
+Address = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Listener:
+    asked: Address
+    real: Address
+    family: int
+    listening: bool = False
+
+
+@dataclass(slots=True)
+class Sockets:
+    peers: dict[int, Address] = field(default_factory=dict)  # who the program is connected to, by socket inode
+    errors: dict[int, int] = field(default_factory=dict)  # SO_ERROR to be told once
+    listeners: dict[int, Listener] = field(default_factory=dict)
+    arriving: dict[int, Address] = field(default_factory=dict)  # local port of session's end -> the real client
+    relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # unconnected UDP: remote -> relay
+
+    def remember(self, inode: int, peer: Address) -> None:
+        self.peers[inode] = peer
+        if len(self.peers) > MAX_PEERS:
+            del self.peers[next(iter(self.peers))]
+
+    def own_listener(self, port: int) -> Listener | None:
+        for listener in self.listeners.values():
+            if listener.asked[1] == port and listener.listening:
+                return listener
+        return None
+
+
+_all: WeakKeyDictionary[Supervisor, Sockets] = WeakKeyDictionary()
+
+
+def of(sup: Supervisor) -> Sockets:
+    """The one table of a supervisor, shared by the socket families."""
+    if sup not in _all:
+        _all[sup] = Sockets()
+    return _all[sup]
+
+
+def inode(sock: socket.socket) -> int:
+    return os.fstat(sock.fileno()).st_ino
+
+
+def parse(raw: bytes) -> Address | None:
+    """(host, port) of a struct sockaddr_in or sockaddr_in6 (ip(7), ipv6(7)); None for other families and cut ones."""
+    if len(raw) >= 16 and raw[:2] == b"\2\0":
+        return socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0]
+    if len(raw) >= 24 and raw[:2] == b"\n\0":
+        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0]
+    return None
+
+
+def pack(family: int, address: Address) -> bytes:
+    """A sockaddr for a socket of `family`: IPv4 is v4-mapped on an IPv6 one; IPv6 can't be said on an IPv4 one."""
+    host, port = address
+    if family == socket.AF_INET6:
+        if ":" not in host:
+            host = "::ffff:" + host
+        return struct.pack("=H", family) + struct.pack("!HI", port, 0) + socket.inet_pton(family, host) + bytes(4)
+    if ":" in host:
+        mapped = host.removeprefix("::ffff:")
+        host = mapped if ":" not in mapped else "127.0.0.1"
+    return struct.pack("=H", family) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
+
+
+def write_address(call: Call, where: int, length_at: int, raw: bytes) -> None:
+    """As move_addr_to_user() in net/socket.c: cut to the room given, and the full length is told."""
+    (room,) = struct.unpack("=i", call.read(length_at, 4))
+    if room < 0:
+        raise OSError(errno.EINVAL, "negative length")
+    if room and raw:
+        call.write(where, raw[:room])
+    call.write(length_at, struct.pack("=i", len(raw)))
+
+
+def loopback(sock: socket.socket) -> str:
+    """The loopback address as a socket of this family says it."""
+    if sock.family != socket.AF_INET6:
+        return "127.0.0.1"
+    return "::1" if sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else "::ffff:127.0.0.1"
+
+
+def hold(call: Call, sock: socket.socket, attempt: Callable[[], bool]) -> None:
+    """Hold a blocking call until `attempt` answers it, a signal interrupts it, or its SO_RCVTIMEO ends; closes `sock`."""
+    sup = call.sup
+    seconds, micros = struct.unpack("=qq", sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
+    left = seconds + micros / 1e6 or None
+
+    def finish() -> None:
+        sup.unwatch(sock.fileno())
+        sock.close()
+
+    def ready() -> None:
+        try:
+            done = attempt()
+        except OSError as error:
+            call.fail(error.errno or errno.EIO)
+            done = True
+        if done:
+            finish()
+
+    def look() -> None:
+        nonlocal left
+        if sock.fileno() < 0:
+            return
+        if not call.valid():
+            finish()
+            return
+        signalled = _interrupted(call.tid)
+        if left is not None:
+            left -= SIGNAL_CHECK
+        if signalled or (left is not None and left <= 0):
+            call.fail(signalled or errno.EAGAIN)
+            finish()
+        else:
+            sup.later(SIGNAL_CHECK, look)
+
+    sup.watch(sock.fileno(), ready)
+    sup.later(SIGNAL_CHECK, look)
+
+
+def _interrupted(tid: int) -> int:
+    """The errno for a held call when a caught, unblocked signal waits for the thread, else 0 (proc_pid_status(5))."""
+    fields: dict[bytes, int] = {}
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            for line in status:
+                name, _, value = line.partition(b":")
+                if name in (b"SigPnd", b"ShdPnd", b"SigCgt", b"SigBlk"):
+                    fields[name] = int(value, 16)
+                elif name == b"Threads":
+                    fields[name] = int(value)
+    except OSError:
+        return 0
+    handled = fields[b"SigCgt"] & ~fields[b"SigBlk"]
+    if fields[b"SigPnd"] & handled or (fields[b"ShdPnd"] & handled and fields[b"Threads"] == 1):
+        return ERESTARTSYS
+    return errno.EINTR if fields[b"ShdPnd"] & handled else 0
+
+
+def take(call: Call, descriptor: int) -> socket.socket:
+    """The caller's socket, as an object of ours; ENOTSOCK as the kernel would say."""
+    fd = call.fd(descriptor)
+    try:
+        return socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def args_of(address: Address) -> dict[str, Any]:
+    return {"family": 6 if ":" in address[0] else 4, "host": address[0], "port": address[1]}

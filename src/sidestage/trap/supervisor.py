@@ -1,0 +1,240 @@
+"""The receive loop: one thread, one epoll; each notification becomes a Call that a family of system calls answers.
+
+A Call may be answered at once or, when session must be asked, later from a callback; but exactly once. Everything that would
+wait is either session's or a watched descriptor, so that one slow call never holds up another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sidestage.trap import kernel
+from sidestage.trap.bpf import number
+from sidestage.trap.broker import Broker
+from sidestage.trap.ports import Begin, Policy
+
+PAGE = 4096
+MAX_PIDFDS = 512  # cached, one a thread; about half of the usual limit of open files
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
+
+
+class Call:
+    """One notification."""
+
+    __slots__ = ("answered", "args", "id", "nr", "sup", "tid")
+
+    def __init__(self, sup: Supervisor, ident: int, tid: int, nr: int, args: tuple[int, ...]) -> None:
+        self.sup, self.id, self.tid, self.nr, self.args = sup, ident, tid, nr, args
+        self.answered = False
+
+    def cont(self) -> None:
+        """Let the kernel do it."""
+        self.answered = True
+        kernel.respond(self.sup.listener, self.id, 0, 0, go_on=True)
+
+    def ret(self, value: int = 0) -> None:
+        self.answered = True
+        kernel.respond(self.sup.listener, self.id, value, 0)
+
+    def fail(self, error: int) -> None:
+        self.answered = True
+        kernel.respond(self.sup.listener, self.id, 0, error)
+
+    def give(self, fd: int, *, cloexec: bool) -> None:
+        """Answer with a duplicate of `fd`, which is closed here in any case."""
+        self.answered = True
+        try:
+            kernel.add_fd(self.sup.listener, self.id, fd, cloexec)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # EMFILE: the caller still waits for its answer
+                kernel.respond(self.sup.listener, self.id, 0, error.errno or errno.EMFILE)
+        finally:
+            os.close(fd)
+
+    def valid(self) -> bool:
+        """Is the caller still in this very call?"""
+        return kernel.valid(self.sup.listener, self.id)
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of the caller's memory; EFAULT where it has fewer, as the kernel would say."""
+        data = kernel.read_memory(self.tid, address, size)
+        if len(data) != size:
+            raise OSError(errno.EFAULT, "short read")
+        return data
+
+    def string(self, address: int, limit: int = PAGE) -> bytes:
+        """A NUL-terminated string of fewer than `limit` bytes; EFAULT, ENAMETOOLONG."""
+        got = b""
+        while len(got) < limit:
+            here = address + len(got)
+            chunk = kernel.read_memory(self.tid, here, min(256 if not got else PAGE, PAGE - here % PAGE))
+            if not chunk:
+                raise OSError(errno.EFAULT, "string runs out of memory")
+            end = chunk.find(b"\0")
+            if end >= 0:
+                return got + chunk[:end]
+            got += chunk
+        raise OSError(errno.ENAMETOOLONG, "string without end")
+
+    def write(self, address: int, data: bytes) -> None:
+        kernel.write_memory(self.tid, address, data)
+
+    def fd(self, descriptor: int) -> int:
+        """A duplicate of the caller's descriptor, ours to close."""
+        return self.sup.duplicate(self.tid, descriptor)
+
+
+Handler = Callable[[Call], None]
+
+
+class Supervisor:
+    def __init__(self, policy: Policy, begin: Begin, say: Callable[[str], None]) -> None:
+        self.policy, self.hello = policy, begin
+        self.broker: Broker
+        self.listener = -1
+        self._say, self._said = say, set[str]()
+        self._handlers: dict[int, Handler] = {}
+        self.names: set[str] = set()
+        self._events: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._epoll = select.epoll()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+        self._pidfds: dict[int, int] = {}
+        self._ended = False
+
+    def on(self, name: str, handler: Handler) -> None:
+        nr = number(name)
+        if nr is not None:
+            self._handlers[nr] = handler
+            self.names.add(name)
+
+    def on_event(self, name: str, handler: Callable[[dict[str, Any]], None]) -> None:
+        """Hear session's event `name`."""
+        self._events[name] = handler
+
+    def event(self, name: str, args: dict[str, Any]) -> None:
+        handler = self._events.get(name)
+        if handler:
+            handler(args)
+
+    def say(self, text: str) -> None:
+        """Tell the user, once."""
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._watched[fd] = callback
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, None):
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, fn: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._order, fn))
+
+    def duplicate(self, tid: int, descriptor: int) -> int:
+        descriptor &= 0xFFFFFFFF
+        pidfd = self._pidfds.get(tid)
+        if pidfd is not None:
+            try:
+                return kernel.pidfd_getfd(pidfd, descriptor)
+            except OSError as error:
+                if error.errno != errno.ESRCH:
+                    raise
+                os.close(self._pidfds.pop(tid))  # the thread id is in use again
+        if len(self._pidfds) >= MAX_PIDFDS:
+            os.close(self._pidfds.pop(next(iter(self._pidfds))))
+        pidfd = self._pidfds[tid] = kernel.pidfd_open(tid)
+        return kernel.pidfd_getfd(pidfd, descriptor)
+
+    def stop(self) -> None:
+        self._ended = True
+
+    def run(self, listener: int) -> None:
+        """Serve until stop()."""
+        self.listener = listener
+        kernel.synchronous(listener)
+        self._epoll.register(listener, select.EPOLLIN)
+        poll, watched, timers = self._epoll.poll, self._watched, self._timers
+        while not self._ended:
+            wait = max(0.0, timers[0][0] - time.monotonic()) if timers else -1
+            for fd, events in poll(wait):
+                if fd == listener:
+                    if events & select.EPOLLIN:
+                        self._receive()
+                    else:  # hang-up: no task uses the filter any more; the end of the child says the rest
+                        self._epoll.unregister(listener)
+                else:
+                    callback = watched.get(fd)
+                    if callback:
+                        callback()
+            while timers and timers[0][0] <= time.monotonic():
+                heapq.heappop(timers)[2]()
+
+    def _receive(self) -> None:
+        got = kernel.receive(self.listener)
+        if got is None:
+            return
+        ident, tid, _flags, nr, _arch, _ip, *args = got
+        call = Call(self, ident, tid, nr, tuple(args))
+        try:
+            self._handlers[nr](call)
+        except OSError as error:
+            if not call.answered:
+                if error.errno in (errno.EPERM, errno.EACCES, errno.ESRCH):
+                    # Not dumpable, or gone: its memory and descriptors are closed to us (ptrace(2), access mode).
+                    self.say(f"process {tid} can't be inspected (set-uid or protected): it runs unplugged")
+                    call.cont()
+                else:
+                    call.fail(error.errno or errno.EIO)
+        except Exception as error:
+            self.say(f"internal error in system call {nr}: {error!r}; the call was left to the kernel")
+            if not call.answered:
+                call.cont()
+
+
+def children(pid: int) -> list[int]:
+    """All descendants of `pid`."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                parent = int(stat.read().rpartition(b")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(name))
+    found, todo = [], [pid]
+    while todo:
+        below = parents.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+def terminate(pids: list[int], number: int = signal.SIGTERM) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+
+
+def is_filtered(pid: int) -> bool:
+    """Does `pid` run under one more filter than we do, which is ours? A container's own filter counts for both."""
+    return _filters(pid) > _filters(os.getpid())
+
+
+def _filters(pid: int) -> int:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Seccomp_filters:"):
+                return int(line.split()[1])
+    return 0

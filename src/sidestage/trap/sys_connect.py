@@ -1,0 +1,180 @@
+"""connect: the program's own socket is connected over loopback to session, once the target's side is.
+
+A non-blocking socket is put in SYN_SENT towards a listener that drops every packet, and stays truly pending until session
+completes it by simultaneous open or we shut it down; its SO_ERROR is then the target's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from sidestage.trap import sockets
+from sidestage.trap.ports import Decision
+from sidestage.trap.sockets import Sockets
+from sidestage.trap.supervisor import Call, Supervisor
+
+MAX_SOCKADDR = 128  # sizeof(struct sockaddr_storage)
+_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+_SO_ATTACH_FILTER = 26
+
+
+def install(sup: Supervisor) -> None:
+    table = sockets.of(sup)
+    sup.on("connect", lambda call: _connect(table, call))
+    sup.on("getsockopt", lambda call: _so_error(table, call))
+
+
+def _connect(table: Sockets, call: Call) -> None:
+    length = call.args[2] & 0xFFFFFFFF
+    if not 2 <= length <= MAX_SOCKADDR:
+        call.cont()
+        return
+    raw = call.read(call.args[1], length)
+    (family,) = struct.unpack_from("=H", raw)
+    if family == socket.AF_UNIX:
+        _unix(call, raw)
+        return
+    address = sockets.parse(raw)
+    if address is None:
+        if family == socket.AF_UNSPEC:  # connect(2): dissolves the association
+            with sockets.take(call, call.args[0]) as sock:
+                table.peers.pop(sockets.inode(sock), None)
+        call.cont()
+        return
+    sock = sockets.take(call, call.args[0])
+    held = False
+    try:
+        held = _inet(table, call, sock, address)
+    finally:
+        if not held:
+            sock.close()
+
+
+def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Address) -> bool:
+    """True when the socket is still needed."""
+    kind = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}.get(sock.type)
+    inode = sockets.inode(sock)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not kind or (kind == "tcp" and inode in table.peers):
+        call.cont()
+        return False
+    table.relays.pop(inode, None)
+    host = address[0].removeprefix("::ffff:")
+    if kind == "tcp" and (host.startswith("127.") or host in ("::1", "0.0.0.0", "::")):
+        own = table.own_listener(address[1])
+        if own is not None:  # the program talks to itself
+            real = (sockets.loopback(sock) if own.real[0] != "::1" else "::1", own.real[1])
+            code = sock.connect_ex(real)
+            call.fail(code) if code else call.ret()
+            return False
+    remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, kind)
+    if remote is None:
+        call.cont()
+        return False
+    if kind == "udp":
+        _udp(table, call, sock, inode, address, remote)
+        return True
+    pending = bool(fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK)
+    listener = socket.socket(sock.family, socket.SOCK_STREAM)
+    try:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # session binds to the same port to complete
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
+        if sock.family == socket.AF_INET6:
+            v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+        if pending:
+            fprog = struct.pack("HxxxxxxP", 1, ctypes.addressof(_DROP_ALL))
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        listener.bind((sockets.loopback(sock), 0))
+        listener.listen(1)
+        if pending:
+            code = sock.connect_ex(listener.getsockname()[:2])
+            if code != errno.EINPROGRESS:
+                call.fail(code or errno.EIO)
+                return False
+        table.remember(inode, address)
+
+        def done(_answer: dict[str, object], code: int, _fds: list[int]) -> None:
+            if pending:
+                if code:
+                    table.errors[inode] = code
+                    table.peers.pop(inode, None)
+                    try:
+                        sock.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # closed by the program, so nobody asks
+            elif code:
+                table.peers.pop(inode, None)
+                call.fail(code)
+            else:
+                call.ret()
+            sock.close()
+
+        call.sup.broker.request(
+            "connect", {**sockets.args_of(remote), "pending": pending}, done, [sock.fileno(), listener.fileno()]
+        )
+        if pending:
+            call.fail(errno.EINPROGRESS)
+        return True
+    finally:
+        listener.close()
+
+
+def _udp(
+    table: Sockets, call: Call, sock: socket.socket, inode: int, address: sockets.Address, remote: sockets.Address
+) -> None:
+    def done(answer: dict[str, object], code: int, _fds: list[int]) -> None:
+        with sock:
+            if not code:
+                relay = answer["relay"]
+                assert isinstance(relay, list)
+                code = sock.connect_ex((sockets.loopback(sock), relay[1]))
+            if code:
+                call.fail(code)
+            else:
+                table.remember(inode, address)
+                call.ret()
+
+    call.sup.broker.request("udp", {**sockets.args_of(remote), "family": 4}, done)
+
+
+def _unix(call: Call, raw: bytes) -> None:
+    name = raw[2:]
+    path = "@" + os.fsdecode(name[1:]) if name[:1] == b"\0" else os.fsdecode(name.split(b"\0", 1)[0])
+    if not call.sup.policy.unix(path):
+        if path.startswith("/") and call.sup.policy.path(path, False)[0] is Decision.NOT_FOUND:
+            call.fail(errno.ENOENT)
+        else:
+            call.cont()
+        return
+    sock = sockets.take(call, call.args[0])
+    kind = {socket.SOCK_STREAM: "stream", socket.SOCK_SEQPACKET: "seqpacket"}.get(sock.type)
+    if kind is None:
+        sock.close()
+        call.cont()
+        return
+
+    def done(answer: dict[str, object], code: int, _fds: list[int]) -> None:
+        with sock:
+            code = code or sock.connect_ex("\0" + str(answer["relay"]))
+            call.fail(code) if code else call.ret()
+
+    call.sup.broker.request("unix", {"path": "\0" + path[1:] if path[0] == "@" else path, "type": kind}, done)
+
+
+def _so_error(table: Sockets, call: Call) -> None:
+    if not table.errors:
+        call.cont()
+        return
+    with sockets.take(call, call.args[0]) as sock:
+        code = table.errors.pop(sockets.inode(sock), None)
+    if code is None:
+        call.cont()
+        return
+    call.write(call.args[3], struct.pack("=i", code))
+    call.write(call.args[4], struct.pack("=i", 4))
+    call.ret()
