@@ -1,0 +1,146 @@
+"""The target's files, read only: every path is walked by the kernel below the target's root, and no link leads out of it.
+
+openat2(2) with RESOLVE_IN_ROOT treats `/` and `..` as chroot would; magic links of /proc are refused. Only regular files
+and directories are opened: a FIFO or a device would wait for somebody, or do something.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+from typing import Dict, List, Tuple
+
+FIRST = 128 << 10  # bytes that come along with an open
+MAX_READ = 1 << 20  # bytes of one read
+MAX_HANDLES = 65536  # open at once; more is a leak of the laptop's side
+_OPENAT2 = 437  # on every architecture
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+_HOW = struct.Struct("=QQQ")
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class Files:
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._handles: Dict[int, int] = {}
+        self._next = 1
+
+    def _walk(self, path: str, flags: int) -> int:
+        how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        fd: int = _libc.syscall(_OPENAT2, self._root, os.fsencode(path), how, len(how))
+        if fd < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return fd
+
+    def find(self, path: str) -> int:
+        """An O_PATH descriptor of what `path` names, ours to close."""
+        return self._walk(path, os.O_PATH)
+
+    def open(self, path: str, follow: bool = True) -> Tuple[Dict[str, object], bytes]:
+        """`{stat, handle, eof}` and the first bytes; handle 0 when they are all."""
+        extra = 0 if follow else os.O_NOFOLLOW
+        # The type must be known before the open: to open a FIFO or a device is to act on it.
+        probe = self._walk(path, os.O_PATH | extra)
+        try:
+            info = os.fstat(probe)
+            if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
+                raise OSError(errno.ELOOP if stat.S_ISLNK(info.st_mode) else errno.EACCES, "neither file nor directory")
+            fd = os.open(f"/proc/self/fd/{probe}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        finally:
+            os.close(probe)
+        keep = False
+        try:
+            info = os.fstat(fd)
+            data, eof = b"", False
+            if stat.S_ISREG(info.st_mode):
+                data = os.pread(fd, FIRST, 0)
+                # Files of /proc say size 0 and are longer: only a read of nothing tells their end.
+                eof = len(data) < FIRST and (len(data) >= info.st_size > 0 or not os.pread(fd, 1, len(data)))
+            keep = not eof
+            return {"stat": _stat(info), "handle": self._keep(fd) if keep else 0, "eof": eof}, data
+        finally:
+            if not keep:
+                os.close(fd)
+
+    def _keep(self, fd: int) -> int:
+        if len(self._handles) >= MAX_HANDLES:
+            raise OSError(errno.ENFILE, "too many open files")
+        handle, self._next = self._next, self._next + 1
+        self._handles[handle] = fd
+        return handle
+
+    def read(self, handle: int, offset: int, size: int) -> bytes:
+        return os.pread(self._fd(handle), min(size, MAX_READ), offset)
+
+    def readdir(self, handle: int) -> List[Tuple[str, int, int]]:
+        """(name, inode, d_type as of readdir(3)) of every entry but `.` and `..`."""
+        found = []
+        with os.scandir(self._fd(handle)) as entries:
+            for entry in entries:
+                mode = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) if entry.is_symlink() else 0
+                kind = 10 if mode else 4 if entry.is_dir(follow_symlinks=False) else 8
+                if kind == 8 and not entry.is_file(follow_symlinks=False):
+                    kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) >> 12  # IFTODT of <dirent.h>
+                found.append((entry.name, entry.inode(), kind))
+        return found
+
+    def close(self, handle: int) -> None:
+        os.close(self._handles.pop(handle))
+
+    def _fd(self, handle: int) -> int:
+        try:
+            return self._handles[handle]
+        except KeyError:
+            raise OSError(errno.EBADF, "no such handle") from None
+
+    def stat(self, path: str, follow: bool) -> List[int]:
+        fd = self._walk(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+        try:
+            return _stat(os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    def readlink(self, path: str) -> bytes:
+        fd = self._walk(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        except FileNotFoundError:
+            raise OSError(errno.EINVAL, "not a symbolic link") from None  # as readlink(2) says of a path
+        finally:
+            os.close(fd)
+
+    def access(self, path: str, mode: int) -> None:
+        fd = self._walk(path, os.O_PATH)
+        try:
+            if not os.access(f"/proc/self/fd/{fd}", mode, effective_ids=True):
+                raise OSError(errno.EACCES, "permission denied")
+            if mode & os.W_OK and os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, "read-only file system")
+        finally:
+            os.close(fd)
+
+    def statfs(self, path: str) -> List[int]:
+        fd = self._walk(path, os.O_PATH)
+        try:
+            buffer = ctypes.create_string_buffer(256)
+            if _libc.fstatfs(fd, buffer):
+                raise OSError(ctypes.get_errno(), "fstatfs")
+        finally:
+            os.close(fd)
+        # struct statfs of 64-bit machines: f_fsid (two ints) stands between files and namelen
+        kind, bsize, blocks, bfree, bavail, files, ffree, _fsid, namelen, frsize, flags = struct.unpack_from(
+            "=11q", buffer.raw
+        )
+        return [kind, bsize, blocks, bfree, bavail, files, ffree, namelen, frsize, flags]
+
+
+def _stat(info: os.stat_result) -> List[int]:
+    return [
+        info.st_dev, info.st_ino, info.st_mode, info.st_nlink, info.st_uid, info.st_gid, info.st_rdev, info.st_size,
+        info.st_blksize, info.st_blocks, info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns,
+    ]  # fmt: skip

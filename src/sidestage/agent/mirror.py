@@ -1,0 +1,253 @@
+"""The passive mirror: copies what clients send to subscribed ports, and touches nothing.
+
+A packet socket (packet(7)) with a kernel filter for the ports gives every packet of both directions; tcp.py puts them in
+order. Nothing is redirected: when the laptop is slow or packets are missed, mirrored connections are dropped and
+counted, and the target's own are as they were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import select
+import socket
+import struct
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+
+from sidestage.agent.tcp import (
+    Aborted, Bytes, Dropped, Ended, Key, Reassembler, Segment, Started,
+)  # fmt: skip
+from sidestage.stream.link import Link
+from sidestage.stream.loop import Loop
+
+MAX_BUFFER = 1 << 20  # bytes kept for a connection that the laptop doesn't take, beyond the channel's window
+ROUND = 256  # packets a wake-up: the link has its turn
+RECEIVE_BUFFER = 8 << 20  # bytes of socket buffer, about 20 ms of a full 10 GbE
+REPORT = 1.0  # seconds between reports of drops
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 3, 0x0800, 0x86DD
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
+MAX_PORTS = 60  # jumps of classic BPF reach 255 instructions, and a port takes four
+
+
+class Mirror:
+    def __init__(self, loop: Loop, link: Link) -> None:
+        self._loop, self._link = loop, link
+        self._flows: Dict[Key, _Flow] = {}
+        self._reassembler = Reassembler()
+        self._sock: Optional[socket.socket] = None
+        self._lost: Dict[int, List[int]] = {}  # port -> [bytes, connections]
+        self._reporting = False
+
+    def subscribe(self, port: int) -> None:
+        """Mirror connections to `port` that start from now on; raises OSError (EPERM without CAP_NET_RAW)."""
+        if self._sock is None:
+            self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            except PermissionError:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
+            # Bound only when the filter is in place, so that nothing unasked for is ever received.
+            self._filter(port)
+            self._sock.bind(("", _ETH_P_ALL))
+        else:
+            self._filter(port)
+        self._reassembler.ports[port] = self._reassembler.ports.get(port, 0) + 1
+
+    def unsubscribe(self, port: int) -> None:
+        """Connections under way go on to their end."""
+        ports = self._reassembler.ports
+        if port in ports:
+            ports[port] -= 1
+            if not ports[port]:
+                del ports[port]
+
+    def _filter(self, new: int) -> None:
+        ports = sorted({new, *self._reassembler.ports, *(key[3] for key in self._flows)})
+        if len(ports) > MAX_PORTS:
+            raise OSError(errno.E2BIG, f"more than {MAX_PORTS} ports")
+        program = packet_filter(ports)
+        code = ctypes.create_string_buffer(program, len(program))
+        fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+        assert self._sock is not None
+        self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+    def _readable(self, _events: int) -> None:
+        assert self._sock is not None
+        for _ in range(ROUND):
+            try:
+                packet, address = self._sock.recvfrom(65536)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:
+                    continue
+                raise
+            segment = parse(address[1], packet)
+            # A packet that passes two interfaces is seen twice; to the reassembly it is a repetition.
+            if segment is not None:
+                for event in self._reassembler.feed(segment):
+                    self._apply(event)
+
+    def _apply(self, event: Any) -> None:
+        key = event.key
+        if isinstance(event, Started):
+            self._flows[key] = _Flow(self._loop, self._link, key, self._gone)
+            return
+        flow = self._flows.get(key)
+        if isinstance(event, Dropped):
+            self._count(key[3], 0)
+        if flow is None:
+            return
+        if isinstance(event, Bytes):
+            flow.data(event.data)
+        elif isinstance(event, Ended):
+            flow.eof()
+        elif isinstance(event, (Aborted, Dropped)):
+            flow.abort()
+
+    def _gone(self, flow: "_Flow", unsent: int) -> None:
+        """A flow's end; `unsent` is not 0 when the laptop was too slow for it."""
+        if self._flows.get(flow.key) is flow:
+            del self._flows[flow.key]
+            if not flow.finished:
+                self._reassembler.forget(flow.key)
+        if unsent:
+            self._count(flow.key[3], unsent)
+
+    def _count(self, port: int, size: int) -> None:
+        lost = self._lost.setdefault(port, [0, 0])
+        lost[0] += size
+        lost[1] += 1
+        if not self._reporting:
+            self._reporting = True
+            self._loop.later(REPORT, self._report)
+
+    def _report(self) -> None:
+        self._reporting = False
+        lost, self._lost = self._lost, {}
+        for port, (size, connections) in lost.items():
+            self._link.event("mirror.dropped", {"port": port, "bytes": size, "connections": connections})
+
+
+class _Flow:
+    """One mirrored connection: a channel to the laptop, with a bounded queue."""
+
+    def __init__(self, loop: Loop, link: Link, key: Key, gone: Callable[["_Flow", int], None]) -> None:
+        self._link, self.key, self._gone = link, key, gone
+        self._queue: Deque[bytes] = deque()
+        self._size = 0
+        self._open = self._eof = self._ended = False
+        self.finished = False
+        client, client_port, server, server_port = key
+        args = {"port": server_port, "peer": [_text(client), client_port], "local": [_text(server), server_port]}
+        self.channel = link.open("mirror", args, self)
+
+    def data(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._size += len(data)
+        if self._open:
+            self._flush()
+        if self._size > MAX_BUFFER:
+            self._end(reset=True, unsent=self._size)
+
+    def eof(self) -> None:
+        self._eof = self.finished = True
+        if self._open:
+            self._flush()
+
+    def abort(self) -> None:
+        self.finished = True
+        self._end(reset=True)
+
+    def _flush(self) -> None:
+        link, queue = self._link, self._queue
+        while queue:
+            room = link.writable(self.channel)
+            if not room:
+                return
+            data = queue.popleft()
+            if len(data) > room:
+                queue.appendleft(data[room:])
+                data = data[:room]
+            self._size -= len(data)
+            link.send(self.channel, data)
+        if self._eof:
+            self._eof = False
+            link.send_eof(self.channel)
+
+    def on_accepted(self, info: Dict[str, Any]) -> None:
+        self._open = True
+        self._flush()
+
+    def on_credit(self) -> None:
+        self._flush()
+
+    def on_data(self, data: bytes) -> None:
+        self._link.consumed(self.channel, len(data))
+
+    def on_eof(self) -> None:
+        if self.finished and not self._queue:
+            self._end()
+
+    def on_refused(self, code: int, text: str) -> None:
+        self._end()
+
+    def on_reset(self) -> None:
+        self._end()
+
+    def _end(self, reset: bool = False, unsent: int = 0) -> None:
+        if not self._ended:
+            self._ended = True
+            if reset:
+                self._link.reset(self.channel)
+            self._gone(self, unsent)
+
+
+def parse(protocol: int, packet: bytes) -> Optional[Segment]:
+    """A TCP segment of an IP packet; None for others and for cut or fragmented ones (RFC 791, RFC 8200)."""
+    try:
+        if protocol == _ETH_P_IP:
+            start, end = (packet[0] & 15) * 4, struct.unpack_from("!H", packet, 2)[0] or len(packet)
+            if packet[9] != 6 or struct.unpack_from("!H", packet, 6)[0] & 0x3FFF:
+                return None
+            source, target = packet[12:16], packet[16:20]
+        elif protocol == _ETH_P_IPV6 and packet[6] == 6:
+            start, end = 40, 40 + struct.unpack_from("!H", packet, 4)[0]
+            if end == 40:  # a jumbogram of segmentation offload
+                end = len(packet)
+            source, target = packet[8:24], packet[24:40]
+        else:
+            return None
+        source_port, target_port, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", packet, start)
+    except (struct.error, IndexError):
+        return None
+    data = packet[start + (offset >> 4) * 4 : end]
+    return Segment(source, source_port, target, target_port, seq, ack, flags, data)
+
+
+def packet_filter(ports: List[int]) -> bytes:
+    """Classic BPF for SOCK_DGRAM packets: TCP over IPv4 or IPv6 with one of `ports` at either end."""
+    checks: List[Tuple[int, int, int, int]] = []
+    for port in ports:
+        checks.append((0x15, 0, 1, port))
+        checks.append((0x06, 0, 0, 0x40000))
+    reject = (0x06, 0, 0, 0)
+    # X holds the length of the IP header; source port at X, destination port at X+2
+    ports_of = [(0x48, 0, 0, 0), *checks, (0x48, 0, 0, 2), *checks, reject]
+    v4 = [
+        (0x30, 0, 0, 9), (0x15, 1, 0, 6), reject,  # protocol TCP
+        (0x28, 0, 0, 6), (0x45, 0, 1, 0x1FFF), reject,  # no later fragment
+        (0xB1, 0, 0, 0), *ports_of,  # X = 4 * (header length)
+    ]  # fmt: skip
+    v6 = [(0x30, 0, 0, 6), (0x15, 1, 0, 6), reject, (0x01, 0, 0, 40), *ports_of]
+    program = [
+        (0x28, 0, 0, 0xFFFFF000),  # SKF_AD_OFF + SKF_AD_PROTOCOL
+        (0x15, 0, len(v4), _ETH_P_IP), *v4, (0x15, 0, len(v6), _ETH_P_IPV6), *v6, reject,
+    ]  # fmt: skip
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+
+
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)

@@ -1,0 +1,134 @@
+"""Outgoing connections, the target's half: channels of kind tcp, udp and unix, from the target's network."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import stat
+from typing import Any, Callable, Dict, Tuple
+
+from sidestage.agent.files import Files
+from sidestage.stream.link import Link
+from sidestage.stream.loop import Loop
+from sidestage.stream.pump import DatagramPump, SocketPump
+
+CONNECT_TIMEOUT = 30.0  # seconds; Linux itself gives up after 130 (tcp_syn_retries), and nobody waits that long
+_UNIX = {"stream": socket.SOCK_STREAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+Args = Dict[str, Any]
+
+
+class Outgoing:
+    def __init__(self, loop: Loop, link: Link, files: Files) -> None:
+        self._loop, self._link, self._files = loop, link, files
+        self._kinds: Dict[str, Callable[[int, Args], None]] = {"tcp": self._tcp, "udp": self._udp, "unix": self._unix}
+
+    def opened(self, channel: int, kind: str, args: Args) -> None:
+        """The laptop opened a channel; it is accepted or refused with the errno that a program here would get."""
+        try:
+            self._kinds[kind](channel, args)
+        except OSError as error:
+            self._link.refuse(channel, error.errno or errno.EIO)
+        except (KeyError, ValueError, TypeError) as error:
+            self._link.refuse(channel, errno.EINVAL, str(error))
+
+    def _tcp(self, channel: int, args: Args) -> None:
+        sock, address = _socket(args, socket.SOCK_STREAM)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            _Connecting(self._loop, self._link, channel, sock)
+        elif code:
+            sock.close()
+            raise OSError(code, os.strerror(code))
+        else:
+            _connected(self._loop, self._link, channel, sock)
+
+    def _udp(self, channel: int, args: Args) -> None:
+        sock, address = _socket(args, socket.SOCK_DGRAM)
+        try:
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
+        self._link.accept(channel, {"local": list(sock.getsockname()[:2])})
+        DatagramPump(self._loop, self._link, channel, sock).start()
+
+    def _unix(self, channel: int, args: Args) -> None:
+        path, kind = args["path"], _UNIX[args["type"]]
+        sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+        try:
+            if path.startswith("\0"):
+                sock.connect(path)
+            else:
+                fd = self._files.find(path)
+                try:
+                    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                        raise OSError(errno.ECONNREFUSED, "not a socket")
+                    sock.connect(f"/proc/self/fd/{fd}")  # the path may be longer than sun_path, and lies below a root
+                finally:
+                    os.close(fd)
+        except OSError:
+            sock.close()
+            raise
+        self._link.accept(channel, {})
+        pump = DatagramPump if kind == socket.SOCK_SEQPACKET else SocketPump
+        pump(self._loop, self._link, channel, sock).start()
+
+
+class _Connecting:
+    """A connect() under way."""
+
+    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket) -> None:
+        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
+        loop.watch(sock.fileno(), select.EPOLLOUT, self._ready)
+        self._timer = loop.later(CONNECT_TIMEOUT, lambda: self._refuse(errno.ETIMEDOUT))
+        link.register(channel, self)
+
+    def _ready(self, _events: int) -> None:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._refuse(code)
+            return
+        self._end()
+        _connected(self._loop, self._link, self._channel, self._sock)
+
+    def _refuse(self, code: int) -> None:
+        self._end()
+        self._sock.close()
+        self._link.refuse(self._channel, code)
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._loop.unwatch(self._sock.fileno())
+
+    def on_reset(self) -> None:
+        self._end()
+        self._sock.close()
+
+    def on_accepted(self, info: Args) -> None:
+        return
+
+    def on_refused(self, code: int, text: str) -> None:
+        return
+
+    def on_data(self, data: bytes) -> None:
+        return
+
+    def on_eof(self) -> None:
+        return
+
+    def on_credit(self) -> None:
+        return
+
+
+def _socket(args: Args, kind: int) -> Tuple[socket.socket, Tuple[str, int]]:
+    host, port = args["host"], args["port"]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK), (host, port)
+
+
+def _connected(loop: Loop, link: Link, channel: int, sock: socket.socket) -> None:
+    link.accept(channel, {"local": list(sock.getsockname()[:2])})
+    SocketPump(loop, link, channel, sock).start()
