@@ -11,10 +11,12 @@ import errno
 import os
 import stat
 import struct
-from typing import Dict, List, Tuple
+from itertools import islice
+from typing import Any, Dict, List, Tuple
 
 FIRST = 128 << 10  # bytes that come along with an open
 MAX_READ = 1 << 20  # bytes of one read
+ENTRIES = 4096  # of a directory in one answer
 MAX_HANDLES = 65536  # open at once; more is a leak of the laptop's side
 _OPENAT2 = 437  # on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
@@ -27,6 +29,7 @@ class Files:
     def __init__(self, root: int) -> None:
         self._root = root
         self._handles: Dict[int, int] = {}
+        self._listings: Dict[int, Any] = {}  # what os.scandir returns
         self._next = 1
 
     def _walk(self, path: str, flags: int) -> int:
@@ -78,18 +81,15 @@ class Files:
         return os.pread(self._fd(handle), min(size, MAX_READ), offset)
 
     def readdir(self, handle: int) -> List[Tuple[str, int, int]]:
-        """(name, inode, d_type as of readdir(3)) of every entry but `.` and `..`."""
-        found = []
-        with os.scandir(self._fd(handle)) as entries:
-            for entry in entries:
-                mode = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) if entry.is_symlink() else 0
-                kind = 10 if mode else 4 if entry.is_dir(follow_symlinks=False) else 8
-                if kind == 8 and not entry.is_file(follow_symlinks=False):
-                    kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) >> 12  # IFTODT of <dirent.h>
-                found.append((entry.name, entry.inode(), kind))
-        return found
+        """The next (name, inode, d_type as of readdir(3)), without `.` and `..`; none at the end."""
+        if handle not in self._listings:
+            self._listings[handle] = os.scandir(self._fd(handle))
+        return [(entry.name, entry.inode(), _type(entry)) for entry in islice(self._listings[handle], ENTRIES)]
 
     def close(self, handle: int) -> None:
+        listing = self._listings.pop(handle, None)
+        if listing is not None:
+            listing.close()
         os.close(self._handles.pop(handle))
 
     def _fd(self, handle: int) -> int:
@@ -137,6 +137,16 @@ class Files:
             "=11q", buffer.raw
         )
         return [kind, bsize, blocks, bfree, bavail, files, ffree, namelen, frsize, flags]
+
+
+def _type(entry: "os.DirEntry[str]") -> int:
+    if entry.is_symlink():
+        return 10
+    if entry.is_dir(follow_symlinks=False):
+        return 4
+    if entry.is_file(follow_symlinks=False):
+        return 8
+    return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) >> 12  # IFTODT of <dirent.h>
 
 
 def _stat(info: os.stat_result) -> List[int]:

@@ -25,6 +25,7 @@ MAX_BUFFER = 1 << 20  # bytes kept for a connection that the laptop doesn't take
 ROUND = 256  # packets a wake-up: the link has its turn
 RECEIVE_BUFFER = 8 << 20  # bytes of socket buffer, about 20 ms of a full 10 GbE
 REPORT = 1.0  # seconds between reports of drops
+_libc = ctypes.CDLL(None, use_errno=True)
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 3, 0x0800, 0x86DD
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 MAX_PORTS = 60  # jumps of classic BPF reach 255 instructions, and a port takes four
@@ -50,7 +51,7 @@ class Mirror:
             self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
             # Bound only when the filter is in place, so that nothing unasked for is ever received.
             self._filter(port)
-            self._sock.bind(("", _ETH_P_ALL))
+            _bind_everywhere(self._sock)
         else:
             self._filter(port)
         self._reassembler.ports[port] = self._reassembler.ports.get(port, 0) + 1
@@ -225,6 +226,13 @@ def parse(protocol: int, packet: bytes) -> Optional[Segment]:
         return None
     data = packet[start + (offset >> 4) * 4 : end]
     return Segment(source, source_port, target, target_port, seq, ack, flags, data)
+
+
+def _bind_everywhere(sock: socket.socket) -> None:
+    """bind(2) to all interfaces and protocols; Python's own bind wants the name of an interface."""
+    address = struct.pack("=H", socket.AF_PACKET) + struct.pack("!H", _ETH_P_ALL) + bytes(16)  # struct sockaddr_ll
+    if _libc.bind(sock.fileno(), address, len(address)):
+        raise OSError(ctypes.get_errno(), "bind")
 
 
 def packet_filter(ports: List[int]) -> bytes:

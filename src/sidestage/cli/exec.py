@@ -10,17 +10,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from sidestage import trap
+from sidestage import config, trap
 from sidestage.cli.errors import UserError
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.policy import SessionPolicy, rules
 from sidestage.cli.progress import Progress
+from sidestage.session.main import SessionOptions, serve
 from sidestage.session.reaper import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 from sidestage.trap.ports import Begin
 from sidestage.views import env as env_view
+from sidestage.views.incoming import IncomingRules
 
 START_TIMEOUT = 60.0  # seconds until the session must have begun; its own waits are shorter and say more
 MAX_BEGIN = 1 << 16
@@ -29,24 +32,29 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers (POSIX 2.8.2)
 
 def main(options: ExecOptions) -> int:
     """Run the command plugged into the target; returns its exit status. Raises UserError."""
-    from sidestage import config
-
     _refuse_nested()
-    settings = config.load(options.config_file, options.overrides)
+    try:
+        settings = config.load(options.config_file, options.overrides)
+    except config.ConfigError as error:
+        raise UserError("configuration: " + str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
     spec = _target(options.target or settings.target)
-    chosen = rules(settings, options.command)
+    chosen = rules(settings, command)
+    if spec.kind == "targetless" and chosen.incoming.mode != "off":
+        chosen = replace(chosen, incoming=IncomingRules(mode="off"))  # nobody's traffic to mirror
     progress = Progress(options.output)
     session = secrets.token_hex(8)
-    with progress.task(f"plugging into {spec.kind}{'/' if spec.name else ''}{spec.name}"):
-        ours, child = _start_session(spec, session, chosen.session(spec, session), options.debug)
-        begin, remote_env = _begin(ours)
+    name = f"{spec.kind}{'/' if spec.name else ''}{spec.name}"
+    with progress.task(f"plugging into {name}"):
+        wanted = SessionOptions(spec, session, chosen.python, chosen.has_files, chosen.incoming)
+        ours, child = _start_session(wanted, options.debug)
+        begin, remote_env = _begin(ours, child)
     if begin["note"]:
         progress.warn(begin["note"])
     policy = SessionPolicy(chosen, begin["nameservers"])
     env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
     env[MARK] = session
-    progress.ready()
+    progress.ready(f"{command[0]} runs as {begin['hostname']} ({name})")
     try:
         return trap.run(
             command,
@@ -57,11 +65,14 @@ def main(options: ExecOptions) -> int:
                 hostname=begin["hostname"] if chosen.hostname else "",
                 addresses=tuple(begin["addresses"]),
                 nameservers=tuple(begin["nameservers"]),
-                fuse_root=begin["fuse_root"],
+                root=begin["root"],
             ),
             say=progress.warn,
             on_event=policy.on_event,
+            files=chosen.has_files,
         )
+    except trap.LaunchError as error:
+        raise UserError(str(error), "nothing was left running", error.status) from error
     finally:
         ours.close()
         _wait(child)
@@ -93,7 +104,7 @@ def _target(text: str | None) -> TargetSpec:
         raise UserError(error.cause, error.cure) from error
 
 
-def _start_session(spec: TargetSpec, session: str, options: Any, debug: bool) -> tuple[socket.socket, int]:
+def _start_session(options: SessionOptions, debug: bool) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -104,8 +115,6 @@ def _start_session(spec: TargetSpec, session: str, options: Any, debug: bool) ->
     code = 1
     try:
         ours.close()
-        from sidestage.session.main import serve
-
         serve(theirs, options, debug=debug)
         code = 0
     except BaseException:
@@ -117,7 +126,7 @@ def _start_session(spec: TargetSpec, session: str, options: Any, debug: bool) ->
         os._exit(code)
 
 
-def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+def _begin(sock: socket.socket, child: int) -> tuple[dict[str, Any], bytes]:
     """Wait for the session's `begin`: what the agent said of the target, and the target's environment."""
     sock.settimeout(START_TIMEOUT)
     said = ""
@@ -125,6 +134,9 @@ def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
         while True:
             data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
             message = json.loads(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
+            if message["ev"] in ("failed", "lost"):
+                sock.close()
+                _wait(child)
             if message["ev"] == "failed":
                 raise UserError(message["cause"], message["cure"])
             if message["ev"] == "lost":
@@ -140,7 +152,7 @@ def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     with open(fds[0], "rb") as env:
         env.seek(0)
         raw = env.read()
-    message["fuse_root"] = fds[1] if len(fds) > 1 else -1
+    message["root"] = fds[1] if len(fds) > 1 else -1
     return message, raw
 
 

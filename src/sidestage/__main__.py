@@ -1,0 +1,5 @@
+"""`python -m sidestage`."""
+
+from sidestage.cli.main import main
+
+main()

@@ -1,0 +1,75 @@
+"""`sidestage`: finds the verb, and shows errors. Verbs are imported when they are used: start-up time is the user's."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sidestage.cli.errors import UserError
+
+HELP = """\
+sidestage runs a process on your own machine as if it were inside a service of your cluster.
+
+  sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]    see `sidestage exec --help`
+  sidestage doctor                                         what this machine can do, and the cure for each lack
+  sidestage verify-config FILE                             is this configuration right?
+  sidestage demo                                           a small staging on this machine, to see it work
+  sidestage --version
+"""
+
+
+def main() -> None:
+    """The entry point of the command; ends the process."""
+    argv = sys.argv[1:]
+    debug = "--debug" in argv[: argv.index("--") if "--" in argv else None]
+    try:
+        code = _verb(argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    except Exception as error:
+        if debug:
+            raise
+        print(f"sidestage: internal error: {error!r}\n  run again with --debug, and report it", file=sys.stderr)
+        code = 70
+    sys.exit(code)
+
+
+def _verb(argv: list[str]) -> int:
+    verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if verb == "exec":
+        from sidestage.cli import exec as run
+        from sidestage.cli.options import parse_exec
+
+        return run.main(parse_exec(rest))
+    if verb == "doctor":
+        from sidestage.cli import doctor
+
+        return doctor.main(rest)
+    if verb == "verify-config":
+        from sidestage.cli import verify
+
+        return verify.main(rest)
+    if verb == "demo":
+        from sidestage import demo
+
+        return demo.main(rest)
+    if verb in ("--version", "-V", "version"):
+        from sidestage import __version__
+
+        print(f"sidestage {__version__}")
+        return 0
+    if verb in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0
+    import difflib
+
+    near = difflib.get_close_matches(verb, ["exec", "doctor", "verify-config", "demo"], 1)
+    raise UserError(
+        f"unknown command {verb!r}", f"did you mean {near[0]!r}?" if near else "see `sidestage --help`", os.EX_USAGE
+    )

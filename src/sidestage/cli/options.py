@@ -1,0 +1,80 @@
+"""The command line of `sidestage exec`, parsed; flags that have a key in the configuration become overrides of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from sidestage.cli.errors import UserError
+
+USAGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOptions:
+    target: str | None
+    command: list[str]
+    config_file: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
+    output: str = "auto"  # auto | plain | json
+    debug: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, f"see `{self.prog} --help`", USAGE)
+
+
+def exec_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="sidestage exec",
+        usage="sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]",
+        description="Run COMMAND as if it were inside TARGET.",
+    )
+    add = parser.add_argument
+    add("-t", "--target", metavar="TARGET", help="process/PID, container/NAME or targetless")
+    add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
+    add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
+    add("--incoming", choices=["mirror", "off"], help="what becomes of the target's incoming traffic")
+    add("--steal", action="store_true", help=argparse.SUPPRESS)
+    add("--no-outgoing", action="store_true", help="connections leave from this machine")
+    add("--no-tcp-outgoing", action="store_true")
+    add("--no-udp-outgoing", action="store_true")
+    add("--no-remote-dns", action="store_true", help="names are looked up here")
+    add("-x", "--env-exclude", action="append", metavar="NAME", help="variables not to take, * and ? allowed")
+    add("-s", "--env-include", action="append", metavar="NAME", help="take only these variables")
+    add("--env-file", metavar="FILE", help="variables from a file, over the target's")
+    add("--output", choices=["auto", "plain", "json"], default="auto", help="how progress is told")
+    add("--debug", action="store_true", help="tracebacks of our own errors")
+    add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+    return parser
+
+
+def parse_exec(argv: Sequence[str]) -> ExecOptions:
+    """Raises UserError."""
+    head, command = list(argv), []
+    if "--" in head:
+        at = head.index("--")
+        head, command = head[:at], head[at + 1 :]
+    given = exec_parser().parse_args(head)
+    command = [*given.command, *command]
+    if given.steal:
+        raise UserError("--steal is not there yet", "use the default, which mirrors: the target goes on answering")
+    if not command:
+        raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
+    overrides: dict[str, Any] = {}
+    for key, value in (
+        ("feature.fs.mode", given.fs_mode),
+        ("feature.network.incoming.mode", given.incoming),
+        ("feature.network.outgoing.tcp", False if given.no_outgoing or given.no_tcp_outgoing else None),
+        ("feature.network.outgoing.udp", False if given.no_outgoing or given.no_udp_outgoing else None),
+        ("feature.network.dns.enabled", False if given.no_remote_dns else None),
+        ("feature.env.exclude", given.env_exclude),
+        ("feature.env.include", given.env_include),
+        ("feature.env.env_file", given.env_file),
+    ):
+        if value is not None:
+            overrides[key] = value
+    return ExecOptions(given.target, command, given.config_file, overrides, given.output, given.debug)
