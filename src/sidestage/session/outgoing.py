@@ -15,7 +15,7 @@ from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
-from sidestage.views.names import answers
+from sidestage.views.names import DNS_PORT, answers, server_failure
 
 UDP_IDLE = 300.0  # seconds; NAT devices forget a UDP flow after 30 to 300 (RFC 4787 REQ-5 asks for at least 120)
 RELAY_CONNECT_TIMEOUT = 10.0  # seconds for trap to connect the program's unix socket, a local matter
@@ -50,11 +50,10 @@ class Outgoing:
             listener.close()
             reply(errno)
 
-        self._link.open("tcp", {"host": args["host"], "port": args["port"]}, _Waiting(self._link, connected, refused))
+        _Waiting(connected, refused).open(self._link, "tcp", {"host": args["host"], "port": args["port"]})
 
     def _udp(self, args: Args, _fds: list[int], reply: Reply) -> None:
-        relay = UdpRelay(self._loop, self._link, args["family"], args["host"], args["port"], self._learn)
-        reply(relay=relay.address)
+        UdpRelay(self._loop, self._link, (args["family"], args["host"], args["port"]), reply, self._learn)
 
     def _learn(self, message: bytes) -> None:
         for name, address in answers(message):
@@ -92,19 +91,21 @@ class Outgoing:
             self._loop.watch(listener.fileno(), select.EPOLLIN, arrived)
             reply(relay=relay)
 
-        waiting = _Waiting(self._link, connected, lambda errno: reply(errno))
-        self._link.open("unix", {"path": args["path"], "type": args["type"]}, waiting)
+        _Waiting(connected, reply).open(self._link, "unix", {"path": args["path"], "type": args["type"]})
 
 
 class _Waiting:
     """A channel whose answer is awaited."""
 
-    def __init__(self, link: Link, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:
+    def __init__(self, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:
         self._connected, self._refused = connected, refused
-        self.channel = 0
+        self._channel = 0
+
+    def open(self, link: Link, kind: str, args: Args) -> None:
+        self._channel = link.open(kind, args, self)
 
     def on_accepted(self, info: dict[str, Any]) -> None:
-        self._connected(self.channel, info)
+        self._connected(self._channel, info)
 
     def on_refused(self, errno: int, text: str) -> None:
         self._refused(errno)
@@ -112,7 +113,11 @@ class _Waiting:
     def on_data(self, data: bytes) -> None:
         raise AssertionError("data before the channel was accepted")
 
-    on_eof = on_credit = lambda self: None
+    def on_eof(self) -> None:
+        return
+
+    def on_credit(self) -> None:
+        return
 
     def on_reset(self) -> None:
         self._refused(104)  # ECONNRESET
@@ -145,22 +150,24 @@ class UdpRelay:
     """A loopback datagram socket that stands for host:port; it talks to the first socket that talks to it."""
 
     def __init__(
-        self, loop: Loop, link: Link, family: int, host: str, port: int, learn: Callable[[bytes], None]
+        self, loop: Loop, link: Link, remote: tuple[int, str, int], reply: Reply, learn: Callable[[bytes], None]
     ) -> None:
-        self._loop, self._link = loop, link
-        self._learn = learn if port == 53 else None
+        family, host, port = remote
+        self._loop, self._link, self._reply, self._learn = loop, link, reply, learn
+        self._dns = port == DNS_PORT
         self._sock = socket.socket(
             socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
         )
         self._sock.bind(("::1" if family == 6 else "127.0.0.1", 0))
-        self.address: list[Any] = list(self._sock.getsockname()[:2])
         self._peer: tuple[Any, ...] | None = None
         self._early: list[bytes] = []
-        self._accepted = False
+        self._accepted = self._failed = False
         self._active = True
         self.channel = link.open("udp", {"host": host, "port": port}, self)
         loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
         loop.later(UDP_IDLE, self._idle)
+        if self._dns:  # a query need not wait a round trip for the word that its socket is there
+            reply(relay=list(self._sock.getsockname()[:2]))
 
     def _readable(self, _: int) -> None:
         while True:
@@ -174,7 +181,9 @@ class UdpRelay:
             if peer != self._peer:
                 continue
             self._active = True
-            if not self._accepted:
+            if self._failed:
+                self._answer(server_failure(data))
+            elif not self._accepted:
                 if len(self._early) < 64:
                     self._early.append(data)
             elif self._link.writable(self.channel) >= len(data):  # else dropped, as any full network queue does
@@ -182,6 +191,8 @@ class UdpRelay:
 
     def on_accepted(self, info: dict[str, Any]) -> None:
         self._accepted = True
+        if not self._dns:
+            self._reply(relay=list(self._sock.getsockname()[:2]))
         for data in self._early:
             self._link.send(self.channel, data)
         self._early.clear()
@@ -189,14 +200,24 @@ class UdpRelay:
     def on_data(self, data: bytes) -> None:
         self._link.consumed(self.channel, len(data))
         self._active = True
-        if self._learn:
+        if self._dns:
             self._learn(bytes(data))
+        self._answer(data)
+
+    def _answer(self, data: bytes) -> None:
         if self._peer:
             with contextlib.suppress(OSError):
                 self._sock.sendto(data, self._peer)
 
     def on_refused(self, errno: int, text: str) -> None:
-        self._close()
+        if self._dns:
+            for query in self._early:
+                self._answer(server_failure(query))
+            # Late queries are still to come through this socket: they are answered the same way.
+            self._failed = True
+        else:
+            self._reply(errno)
+            self._close()
 
     def on_reset(self) -> None:
         self._close()

@@ -10,6 +10,7 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 
+DNS_PORT = 53
 MAX_NAMES = 4096  # addresses remembered; the oldest is forgotten
 _A, _CNAME, _AAAA = 1, 5, 28
 _MAX_JUMPS = 32  # compression pointers may form loops (RFC 1035 4.1.4)
@@ -33,6 +34,14 @@ def answers(message: bytes) -> Iterator[tuple[str, str]]:
                 yield asked, str(ipaddress.ip_address(data))
     except (struct.error, ValueError, IndexError, UnicodeDecodeError):
         return
+
+
+def server_failure(query: bytes) -> bytes:
+    """SERVFAIL for `query`: what a program may hear at once where no nameserver can be reached (RFC 1035 4.1.1)."""
+    if len(query) < 12:
+        return b""
+    ident, flags, questions = struct.unpack_from("!3H", query)
+    return struct.pack("!6H", ident, 0x8082 | (flags & 0x7900), questions, 0, 0, 0) + query[12:]
 
 
 def _name(message: bytes, at: int) -> tuple[str, int]:

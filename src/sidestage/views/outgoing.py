@@ -8,9 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sidestage.views.names import Names
+from sidestage.views.names import DNS_PORT, Names
 
-DNS_PORT = 53
 _FILTER = re.compile(
     r"(?:(?P<protocol>tcp|udp)://)?(?P<host>\[[0-9a-fA-F:.]+\](?:/\d+)?|[^:\s\[\]]*)(?::(?P<port>\d+))?\Z"
 )
