@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno as e
 import fcntl
 import hashlib
+import json
 import mmap
 import os
+import select
+import socket
 import stat as st
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,50 +32,69 @@ BIG = 20 << 20
 
 
 class Served:
-    """The server in a thread; `open` is what session and trap do together."""
+    """The server in a process of its own (a page fault on our mount would hold this one's GIL); `open` is what trap does."""
 
     def __init__(self, root: Path, delay: float = 0.0) -> None:
-        self.loop = Loop()
-        self.link = DirectoryLink(self.loop, root, delay)
-        self.server, self.root = fusemount.mount()
-        self.files = FuseFiles(self.loop, self.link, self.server)  # type: ignore[arg-type]
-        self._wake, wake = os.pipe()
-        self._todo: list[Any] = []
-        self._bell = wake
-        self.loop.watch(self._wake, 1, self._woken)
-        self.thread = threading.Thread(target=self.loop.run)
-        self.thread.start()
+        server, self.root = fusemount.mount()
+        self._control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._control.close()
+                _Server(server, control, root, delay).loop.run()
+            finally:
+                os._exit(0)
+        control.close()
+        os.close(server)  # so that the end of the server is the end of the mount, not a hang
 
-    def _woken(self, fd: int) -> None:
-        os.read(fd, 1)
-        self._todo.pop(0)()
-
-    def inside(self, fn: Any) -> None:
-        self._todo.append(fn)
-        os.write(self._bell, b"x")
+    def ask(self, what: str, *args: Any) -> Any:
+        self._control.settimeout(10)
+        self._control.send(json.dumps([what, *args]).encode())
+        return json.loads(self._control.recv(1 << 16))
 
     def node(self, path: str, flags: int = 0) -> dict[str, Any]:
-        answered = threading.Event()
-        out: list[Any] = []
-
-        def done(result: dict[str, Any], errno: int) -> None:
-            out.extend([result, errno])
-            answered.set()
-
-        self.inside(lambda: self.files.open(path, flags, done))
-        assert answered.wait(10)
-        if out[1]:
-            raise OSError(out[1], path)
-        return out[0]  # type: ignore[no-any-return]
+        result, errno = self.ask("open", path, flags)
+        if errno:
+            raise OSError(errno, path)
+        return dict(result)
 
     def open(self, path: str, flags: int = 0) -> int:
         return os.open(self.node(path, flags)["node"], os.O_RDONLY | flags, dir_fd=self.root)
 
     def end(self) -> None:
-        self.inside(self.loop.stop)
-        self.thread.join(10)
-        for fd in (self.server, self.root, self._wake, self._bell):
-            os.close(fd)
+        self._control.close()
+        os.close(self.root)
+        assert os.waitpid(self._pid, 0)[1] == 0
+
+
+class _Server:
+    def __init__(self, fuse: int, control: socket.socket, root: Path, delay: float) -> None:
+        self.loop = Loop()
+        self.link = DirectoryLink(self.loop, root, delay)
+        self.files = FuseFiles(self.loop, self.link, fuse)  # type: ignore[arg-type]
+        self._control = control
+        self.loop.watch(control.fileno(), select.EPOLLIN, self._asked)
+
+    def _asked(self, _: int) -> None:
+        data = self._control.recv(1 << 16)
+        if not data:
+            self.loop.stop()
+            return
+        what, *args = json.loads(data)
+        if what == "open":
+            self.files.open(args[0], args[1], lambda *answer: self._tell(answer))
+        elif what == "state":
+            self._tell([self.link.calls, len(self.link.handles), len(self.files._nodes)])
+        elif what == "root":
+            self.link._root = Path(args[0])
+            self._tell(None)
+        elif what == "gone":
+            self.link.gone = True
+            self.files.close()
+            self._tell(None)
+
+    def _tell(self, what: Any) -> None:
+        self._control.send(json.dumps(what).encode())
 
 
 @pytest.fixture
@@ -113,21 +134,21 @@ def read(fd: int, size: int = 1 << 20) -> bytes:
 
 def test_small_file_takes_one_call(served: Served) -> None:
     assert read(served.open("/app/small")) == b"hello\n"
-    assert served.link.calls == ["open"]
+    assert served.ask("state")[0] == ["open"]
 
 
 @pytest.mark.parametrize("name", ["small", "empty", "exact", "big"])
 @pytest.mark.parametrize("size", [777, 4096, 1 << 20])
 def test_content(served: Served, tree: Path, name: str, size: int) -> None:
     assert read(served.open(f"/app/{name}"), size) == (tree / "app" / name).read_bytes()
-    settle(lambda: not served.link.handles)
-    assert len(served.files._nodes) == 1
+    settle(lambda: served.ask("state")[1:] == [0, 1])
 
 
 def test_attributes_are_the_targets(served: Served, tree: Path) -> None:
     os.utime(tree / "app/small", ns=(1_000_000_000_123_456_789, -1_500_000_001))
+    theirs = os.stat(tree / "app/small")
     fd = served.open("/app/small")
-    mine, theirs = os.fstat(fd), os.stat(tree / "app/small")
+    mine = os.fstat(fd)
     for name in ("st_mode", "st_ino", "st_nlink", "st_uid", "st_gid", "st_size", "st_mtime_ns", "st_atime_ns", "st_blocks"):
         assert getattr(mine, name) == getattr(theirs, name), name
     os.close(fd)
@@ -160,7 +181,7 @@ def test_directory(served: Served, tree: Path) -> None:
     kinds = {entry.name: entry.is_file() for entry in os.scandir(fd)}
     assert len(kinds) == 501 and all(kinds.values())
     os.close(fd)
-    settle(lambda: not served.link.handles)
+    settle(lambda: served.ask("state")[1] == 0)
 
 
 def test_working_directory(served: Served) -> None:
@@ -198,7 +219,7 @@ def test_refusals(served: Served, path: str, flags: int, errno: int) -> None:
     with pytest.raises(OSError) as caught:
         served.open(path, flags)
     assert caught.value.errno == errno
-    settle(lambda: not served.link.handles)
+    settle(lambda: served.ask("state")[1] == 0)
 
 
 def test_a_growing_file_is_seen_to_grow(served: Served, tree: Path) -> None:
@@ -217,14 +238,13 @@ def test_a_growing_file_is_seen_to_grow(served: Served, tree: Path) -> None:
 
 def test_a_file_without_a_size(served: Served, tree: Path) -> None:
     """/proc says 0 and has more."""
-    served.link._root = Path("/proc/self")
+    served.ask("root", "/proc/1")
     assert b"Name:" in read(served.open("/status"))
 
 
 def test_end_of_the_link(served: Served) -> None:
     fd = served.open("/app/big")
-    served.link.gone = True
-    served.inside(served.files.close)
+    served.ask("gone")
     with pytest.raises(OSError) as caught:
         os.pread(fd, 4096, 10 << 20)
     assert caught.value.errno == e.EIO
@@ -246,16 +266,18 @@ def test_interrupted_read(tree: Path) -> None:
     served.end()
 
 
-def test_unclaimed_nodes_are_dropped(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unclaimed_nodes_are_dropped(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidestage.session.fusefs.UNCLAIMED", 0.05)
+    served = Served(tree)
     served.node("/app/big")
     time.sleep(0.1)
     name = served.node("/app/big")["node"]
-    settle(lambda: len(served.link.handles) == 1)
+    assert served.ask("state")[1] == 1
     time.sleep(0.1)
     served.node("/app/small")
     with pytest.raises(FileNotFoundError):
         os.open(name, os.O_RDONLY, dir_fd=served.root)
+    served.end()
 
 
 def test_mount_says_why_not() -> None:
@@ -289,12 +311,12 @@ def mem_open(root: Path, path: str, flags: int = 0) -> int:
 
     def done(result: dict[str, Any], errno: int) -> None:
         out.extend([result, errno])
-        loop.stop()
+        loop.later(0.01, loop.stop)
 
     link = DirectoryLink(loop, root)
     loop.soon(lambda: MemFiles(loop, link).open(path, flags, done))  # type: ignore[arg-type]
     loop.run()
-    assert not link.handles or out[1] == 0
+    assert not link.handles
     if out[1]:
         raise OSError(out[1], path)
     return int(out[0]["fds"][0])

@@ -59,7 +59,9 @@ class Paths:
         """None: the call has been answered."""
         try:
             path = os.fsdecode(call.string(address))
-        except OSError:
+        except OSError as error:
+            if error.errno not in (e.EFAULT, e.ENAMETOOLONG):
+                raise
             call.cont()  # the kernel knows best what is wrong with it
             return None
         if not path:

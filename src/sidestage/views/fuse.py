@@ -78,6 +78,7 @@ _DIRENT = struct.Struct("=QQII")
 _STATFS = struct.Struct("=5Q3I28x")
 _FORGET = struct.Struct("=QQ")
 _NS = 1_000_000_000
+_U64 = (1 << 64) - 1  # the seconds are signed (before 1970), but declared unsigned
 
 
 class Request(NamedTuple):
@@ -139,7 +140,7 @@ def init(body: bytes) -> bytes:
 def attr(stat: Stat) -> bytes:
     _dev, ino, mode, nlink, uid, gid, rdev, size, blksize, blocks, atime, mtime, ctime = stat
     return _ATTR.pack(
-        ino, size, blocks, atime // _NS, mtime // _NS, ctime // _NS, atime % _NS, mtime % _NS, ctime % _NS,
+        ino, size, blocks, *(ns // _NS & _U64 for ns in (atime, mtime, ctime)), atime % _NS, mtime % _NS, ctime % _NS,
         mode, nlink & 0xFFFFFFFF, uid, gid, rdev & 0xFFFFFFFF, blksize & 0xFFFFFFFF, 0,
     )  # fmt: skip
 
