@@ -1,0 +1,62 @@
+"""Version 2.0 of the demo's service, as under development: an ordinary program that knows nothing of sidestage.
+
+It says what it sees of the world, then serves until WANTED requests have come. Its answers differ from staging's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+WANTED = 150  # about three seconds of traffic
+SHOWN = 4
+PATIENCE = 15.0  # seconds
+
+
+class Orders(BaseHTTPRequestHandler):
+    served = 0
+    clients: frozenset[str] = frozenset()
+
+    def do_GET(self) -> None:
+        body = b"LOCAL version 2.0: no client of staging may ever see this\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        Orders.served += 1
+        Orders.clients |= {self.client_address[0]}
+        if Orders.served <= SHOWN:
+            say("request", f"GET {self.path} from {self.client_address[0]}:{self.client_address[1]}")
+
+    def log_message(self, *_: object) -> None:
+        """say() is enough."""
+
+
+def say(what: str, text: object) -> None:
+    print(f"    {what:12} {text}", flush=True)
+
+
+def main() -> int:
+    host, port = os.environ["DATABASE_HOST"], int(os.environ["DATABASE_PORT"])
+    say("host name", socket.gethostname())
+    say("environment", f"GREETING={os.environ['GREETING']}")
+    with open("/srv/orders/config.json", encoding="utf-8") as file:
+        say("file", f"{file.name}: {file.read()}")
+    say("DNS", f"{host} is {socket.gethostbyname(host)}")
+    with socket.create_connection((host, port), timeout=5) as database:
+        database.sendall(b"SELECT count(*)\n")
+        say("database", database.recv(200).decode().strip())
+    server = HTTPServer(("0.0.0.0", 8080), Orders)
+    server.timeout = 0.5
+    until = time.monotonic() + PATIENCE
+    while Orders.served < WANTED and time.monotonic() < until:
+        server.handle_request()
+    say("requests", f"{Orders.served} mirrored, from {', '.join(sorted(Orders.clients)) or 'nobody'}")
+    return 0 if Orders.served >= WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
