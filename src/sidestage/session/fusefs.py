@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 UNCLAIMED = 60.0  # seconds until a node that nobody opened is dropped; trap may have died or been interrupted in between
 ATTR_SECONDS = 1
-REQUESTS_A_TURN = 32  # then the link has its turn
 ROOT_STAT: Stat = (0, 1, st.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
+_UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
+_ALWAYS = frozenset({Op.INIT, Op.RELEASE, Op.RELEASEDIR})  # even when the link or the node is gone
 
 Done = Callable[[dict[str, Any], int], None]
 Then = Callable[[int], None]  # errno
@@ -153,31 +154,27 @@ class FuseFiles:
     # -- requests of the kernel --
 
     def _readable(self, _: int) -> None:
-        for _n in range(REQUESTS_A_TURN):
-            try:
-                data = os.read(self._fd, fuse.MAX_REQUEST)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (e.ENOENT, e.EINTR):  # the request was taken back meanwhile (fs/fuse/dev.c)
-                    continue
+        """One request a turn: they come one by one mostly, and to ask for a second would cost more than to be called again."""
+        try:
+            request = fuse.parse(os.read(self._fd, fuse.MAX_REQUEST))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (e.ENOENT, e.EINTR):  # the request was taken back meanwhile (fs/fuse/dev.c)
                 self._loop.unwatch(self._fd)  # ENODEV: unmounted, nobody is left to serve
-                return
-            request = fuse.parse(data)
-            handler = self._serve.get(request.op)
-            if handler is None:
-                self._answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
-                continue
-            if request.op in (Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT):  # have no answer
-                handler(request)
-                continue
+            return
+        handler = self._serve.get(request.op)
+        if handler is None:
+            self._answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
+        elif request.op in _UNANSWERED:
+            handler(request)
+        elif self._closed and request.op not in _ALWAYS:
+            self._answer(request.unique, errno=e.EIO)
+        elif request.node and request.node not in self._nodes and request.op not in _ALWAYS:
+            self._answer(request.unique, errno=e.ESTALE)
+        else:
             self._pending.add(request.unique)
-            if self._closed and request.op not in (Op.INIT, Op.RELEASE, Op.RELEASEDIR):
-                self._answer(request.unique, errno=e.EIO)
-            elif request.node and request.node not in self._nodes and request.op not in (Op.RELEASE, Op.RELEASEDIR):
-                self._answer(request.unique, errno=e.ESTALE)
-            else:
-                handler(request)
+            handler(request)
 
     def _answer(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
         self._pending.discard(unique)
@@ -310,7 +307,8 @@ class FuseFiles:
             listed(0)
 
     def _list(self, node: _Node, then: Then) -> None:
-        found: list[tuple[bytes, int, int]] = []
+        here = node.stat[1]
+        found = [(b".", here, 4), (b"..", here, 4)]  # the agent leaves these to us; 4 is DT_DIR
 
         def batch(result: dict[str, Any], _raw: bytes, errno: int) -> None:
             entries = result.get("entries", ())
