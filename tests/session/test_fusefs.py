@@ -14,7 +14,7 @@ import stat as st
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ from sidestage.session import fusemount
 from sidestage.session.fusefs import FuseFiles
 from sidestage.session.memfiles import LIMIT, MemFiles
 from sidestage.stream.loop import Loop
-
-sys.path.insert(0, str(Path(__file__).parent))
-from directory import DirectoryLink
+from tests.session.directory import DirectoryLink
 
 BIG = 20 << 20
 
@@ -196,7 +194,8 @@ def test_working_directory(served: Served) -> None:
 
 def test_changes_are_refused(served: Served) -> None:
     fd = served.open("/app/small")
-    for change in (lambda: os.ftruncate(fd, 0), lambda: os.fchmod(fd, 0o777), lambda: os.utime(fd)):
+    changes: list[Callable[[], None]] = [lambda: os.ftruncate(fd, 0), lambda: os.fchmod(fd, 0o777), lambda: os.utime(fd)]
+    for change in changes:
         with pytest.raises(OSError) as caught:
             change()
         assert caught.value.errno in (e.EROFS, e.EINVAL)

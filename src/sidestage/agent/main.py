@@ -68,13 +68,15 @@ class Agent:
             "open": lambda a: self._files.open(a["path"], a.get("follow", True)),
             "read": lambda a: ({}, self._files.read(a["handle"], a["offset"], a["size"])),
             "readdir": lambda a: ({"entries": self._files.readdir(a["handle"])}, b""),
-            "close": lambda a: _nothing(self._files.close(a["handle"])),
             "stat": lambda a: ({"stat": self._files.stat(a["path"], a.get("follow", True))}, b""),
             "readlink": lambda a: ({}, self._files.readlink(a["path"])),
-            "access": lambda a: _nothing(self._files.access(a["path"], a["mode"])),
             "statfs": lambda a: ({"statfs": self._files.statfs(a["path"])}, b""),
-            "mirror": lambda a: _nothing(self._mirror.subscribe(a["port"])),
-            "unmirror": lambda a: _nothing(self._mirror.unsubscribe(a["port"])),
+        }
+        self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
+            "close": lambda a: self._files.close(a["handle"]),
+            "access": lambda a: self._files.access(a["path"], a["mode"]),
+            "mirror": lambda a: self._mirror.subscribe(a["port"]),
+            "unmirror": lambda a: self._mirror.unsubscribe(a["port"]),
         }
         if target.pidfd >= 0:
             self._loop.watch(target.pidfd, select.EPOLLIN, self._target_gone)
@@ -83,8 +85,13 @@ class Agent:
         self._loop.run()
 
     def _called(self, call: int, op: str, args: Args, raw: bytes) -> None:
+        result: Args
         try:
-            result, data = self._ops[op](args)
+            if op in self._orders:
+                self._orders[op](args)
+                result, data = {}, b""
+            else:
+                result, data = self._ops[op](args)
         except OSError as error:
             self._link.fail(call, error.errno or errno.EIO, error.strerror or "")
         except (KeyError, TypeError, ValueError) as error:
@@ -107,10 +114,6 @@ class Agent:
         self._loop.unwatch(self._target.pidfd)
         self._link.event("target.gone", {"text": f"the target, process {self._target.pid}, has ended"})
         self._loop.later(1.0, self._loop.stop)
-
-
-def _nothing(_done: None) -> Answer:
-    return {}, b""
 
 
 def _raise_limit() -> None:

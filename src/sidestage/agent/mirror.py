@@ -16,7 +16,14 @@ from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from sidestage.agent.tcp import (
-    Aborted, Bytes, Dropped, Ended, Key, Reassembler, Segment, Started,
+    Aborted,
+    Bytes,
+    Dropped,
+    Ended,
+    Key,
+    Reassembler,
+    Segment,
+    Started,
 )  # fmt: skip
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop

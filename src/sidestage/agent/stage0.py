@@ -1,5 +1,5 @@
 # The text given to `python -c`: unpacks the payload into sys.modules and runs the agent. Kept below 1 KiB.
-import json, os, struct, sys, types, zlib
+import json, os, struct, sys, zlib
 
 def take(n):
     data = b""

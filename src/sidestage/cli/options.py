@@ -64,8 +64,7 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         raise UserError("--steal is not there yet", "use the default, which mirrors: the target goes on answering")
     if not command:
         raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
-    overrides: dict[str, Any] = {}
-    for key, value in (
+    keys: tuple[tuple[str, Any], ...] = (
         ("feature.fs.mode", given.fs_mode),
         ("feature.network.incoming.mode", given.incoming),
         ("feature.network.outgoing.tcp", False if given.no_outgoing or given.no_tcp_outgoing else None),
@@ -74,7 +73,6 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.exclude", given.env_exclude),
         ("feature.env.include", given.env_include),
         ("feature.env.env_file", given.env_file),
-    ):
-        if value is not None:
-            overrides[key] = value
+    )
+    overrides = {key: value for key, value in keys if value is not None}
     return ExecOptions(given.target, command, given.config_file, overrides, given.output, given.debug)

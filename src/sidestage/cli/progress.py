@@ -61,7 +61,7 @@ class Progress:
 
 def clean(text: str) -> str:
     """Without control characters (C0, C1, DEL): remote text can't move the cursor or set the clipboard."""
-    return "".join(c if c in "\n\t" or (" " <= c and not "\x7f" <= c <= "\x9f") else "?" for c in text)
+    return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) <= 159) else "?" for c in text)
 
 
 def _escape(text: str) -> str:

@@ -184,5 +184,5 @@ def _contradictions(config: Any) -> list[str]:
     for name in ("port_mapping", "listen_ports"):
         for column in zip(*getattr(network.incoming, name), strict=True):
             if len(set(column)) != len(column):
-                found.append(f"feature.network.incoming.{name}: a port stands in it twice")
+                found += [f"feature.network.incoming.{name}: a port stands in it twice"]
     return found

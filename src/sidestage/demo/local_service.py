@@ -45,17 +45,20 @@ def main() -> int:
     say("environment", f"GREETING={os.environ['GREETING']}")
     with open("/srv/orders/config.json", encoding="utf-8") as file:
         say("file", f"{file.name}: {file.read()}")
-    say("DNS", f"{host} is {socket.gethostbyname(host)}")
+    address = socket.gethostbyname(host)
+    say("DNS", f"{host} is {address}")
     with socket.create_connection((host, port), timeout=5) as database:
         database.sendall(b"SELECT count(*)\n")
-        say("database", database.recv(200).decode().strip())
+        answer = database.recv(200).decode().strip()
+    say("database", answer)
     server = HTTPServer(("0.0.0.0", 8080), Orders)
     server.timeout = 0.5
     until = time.monotonic() + PATIENCE
     while Orders.served < WANTED and time.monotonic() < until:
         server.handle_request()
     say("requests", f"{Orders.served} mirrored, from {', '.join(sorted(Orders.clients)) or 'nobody'}")
-    return 0 if Orders.served >= WANTED else 1
+    plugged = address == "10.77.0.20" and answer.startswith("42 orders") and Orders.clients == {"10.77.0.50"}
+    return 0 if plugged and Orders.served >= WANTED else 1
 
 
 if __name__ == "__main__":

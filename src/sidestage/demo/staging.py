@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import IO
 
 SERVICE, DATABASE, DNS, CLIENTS = "10.77.0.10", "10.77.0.20", "10.77.0.2", "10.77.0.50"
 PORT, DATABASE_PORT = 8080, 5432
@@ -89,7 +90,8 @@ def resolve(query: bytes) -> bytes:
 
 def clients() -> None:
     """Steady traffic, each request on a new connection; a line of statistics since the last one for each line read."""
-    due, times, errors, number = time.monotonic(), [], 0, 0
+    times: list[float] = []
+    due, errors, number = time.monotonic(), 0, 0
     while True:
         readable, _, _ = select.select([0], [], [], max(0.0, due - time.monotonic()))
         if readable:
@@ -136,6 +138,11 @@ def start(role: str, *prefix: str, **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def pipe(end: IO[str] | None) -> IO[str]:
+    assert end is not None
+    return end
+
+
 def sh(script: str, *args: str) -> None:
     subprocess.run(["/bin/sh", "-euc", script, "sh", *args], check=True)
 
@@ -159,20 +166,19 @@ def main() -> None:
         for address in (SERVICE, DATABASE, DNS):
             sh('ip addr add "$1/24" dev eth0', address)
         servers = [start("database"), start("dns"), start("service", **ENVIRONMENT)]
-        for server in servers:
-            assert server.stdout and server.stdout.readline() == "up\n"
         outside = start("wait", "unshare", "-n")
-        assert outside.stdout and outside.stdout.readline() == "up\n"
+        for process in (*servers, outside):
+            if pipe(process.stdout).readline() != "up\n":
+                sys.exit("a part of the demo's staging did not start")
         sh('ip link set eth1 netns "$1"', str(outside.pid))
         join = ("nsenter", f"--net=/proc/{outside.pid}/ns/net")
         sh(f"{' '.join(join)} sh -euc 'ip link set lo up; ip link set eth1 up; ip addr add {CLIENTS}/24 dev eth1'")
         traffic = start("clients", *join)
-        assert traffic.stdin and traffic.stdout
         print(json.dumps({"service": servers[-1].pid}), flush=True)
         for line in sys.stdin:
-            traffic.stdin.write(line)
-            traffic.stdin.flush()
-            print(traffic.stdout.readline(), end="", flush=True)
+            pipe(traffic.stdin).write(line)
+            pipe(traffic.stdin).flush()
+            print(pipe(traffic.stdout).readline(), end="", flush=True)
         for process in (traffic, outside, *servers):
             process.communicate()
 

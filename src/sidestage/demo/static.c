@@ -2,6 +2,7 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -23,5 +24,5 @@ int main(void) {
     if (size <= 0) return 1;
     text[size] = 0;
     printf("    database     %s", text);
-    return 0;
+    return strncmp(text, "42 orders", 9) != 0;
 }

@@ -26,8 +26,7 @@ SETTLE = 3.0  # seconds in which everything must have ended
 
 class Staging:
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin and process.stdout
-        self._stdin, self._stdout = process.stdin, process.stdout
+        self._stdin, self._stdout = staging.pipe(process.stdin), staging.pipe(process.stdout)
         line = self._stdout.readline()
         if not line:
             raise UserError("the demo's staging did not start", "`sidestage doctor` tells about user namespaces")

@@ -15,7 +15,21 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Union
 from sidestage.protocol import wire
 from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import (
-    Accepted, Args, Bye, Called, CallFailed, Credit, Data, Eof, Event, Noticed, Opened, Pong, Refused, Replied, Reset,
+    Accepted,
+    Args,
+    Bye,
+    Called,
+    CallFailed,
+    Credit,
+    Data,
+    Eof,
+    Event,
+    Noticed,
+    Opened,
+    Pong,
+    Refused,
+    Replied,
+    Reset,
 )  # fmt: skip
 
 Buffer = Union[bytes, bytearray, memoryview]

@@ -72,7 +72,10 @@ class Session:
         self._incoming = Incoming(self._loop, self._link, self._broker, options.incoming)
         self._link.call("hello", {"session": options.session, "payload": payload.sha256()}, self._on_hello)
         self._link.call("env", {}, self._on_env)
-        self._root, self._files = self._mount() if options.files else (-1, None)
+        self._root = -1
+        self._files: FuseFiles | MemFiles | None = None
+        if options.files:
+            self._root, self._files = self._mount()
         for op in ("stat", "readlink", "access", "statfs"):
             self._broker.on(op, self._path_call(op))
         self._broker.on("open", self._open)

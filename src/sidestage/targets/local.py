@@ -76,7 +76,7 @@ def start_agent(pid: int | None, session: str, python: str | None = None) -> Age
     try:
         process = subprocess.Popen(
             payload.command(python or sys.executable, {"pid": pid, "session": session}),
-            stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True, cwd="/",
+            stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, start_new_session=True, cwd="/",
         )  # fmt: skip
     except OSError as error:
         ours.close()
@@ -101,7 +101,7 @@ def _failed(process: subprocess.Popen[bytes], pid: int | None, error: Exception)
         process.kill()
         code = process.wait()
     said = process.stderr.read().decode(errors="replace").strip().splitlines() if process.stderr else []
-    cause = said[-1] if said else f"it ended with {code} ({error or type(error).__name__})"
+    cause = said[-1] if said else f"it ended with {code} ({error})"
     if code == NO_PERMISSION:
         cure = f"run as the owner of process {pid}, or as root"
     elif code == NO_PROCESS:

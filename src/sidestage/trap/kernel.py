@@ -141,7 +141,7 @@ def read_memory(tid: int, address: int, size: int) -> bytes:
     got = _libc.process_vm_readv(tid, ctypes.byref(_ours), 1, ctypes.byref(_theirs), 1, 0)
     if got < 0:
         raise OSError(ctypes.get_errno(), "process_vm_readv")
-    return _scratch[:got]
+    return bytes(memoryview(_scratch)[:got])
 
 
 def write_memory(tid: int, address: int, data: bytes) -> None:

@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidestage.trap import (
-    bpf, kernel, launch, supervisor, sys_accept, sys_bind, sys_connect, sys_names, sys_open, sys_paths, sys_stat, sys_udp,
+    bpf,
+    kernel,
+    launch,
+    supervisor,
+    sys_accept,
+    sys_bind,
+    sys_connect,
+    sys_names,
+    sys_open,
+    sys_paths,
+    sys_stat,
+    sys_udp,
 )  # fmt: skip
 from sidestage.trap.broker import Broker
 from sidestage.trap.ports import Begin, Policy

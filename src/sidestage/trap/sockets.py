@@ -34,7 +34,7 @@ class Sockets:
     errors: dict[int, int] = field(default_factory=dict)  # SO_ERROR to be told once
     listeners: dict[int, Listener] = field(default_factory=dict)
     arriving: dict[int, Address] = field(default_factory=dict)  # local port of session's end -> the real client
-    relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # unconnected UDP: remote -> relay
+    relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # UDP: remote -> relay
 
     def remember(self, inode: int, peer: Address) -> None:
         self.peers[inode] = peer

@@ -7,8 +7,8 @@ import socket
 
 from sidestage.trap import sockets
 from sidestage.trap.sockets import Listener, Sockets
-from sidestage.trap.sys_connect import MAX_SOCKADDR
 from sidestage.trap.supervisor import Call, Supervisor
+from sidestage.trap.sys_connect import MAX_SOCKADDR
 
 CLOSE_CHECK = 0.5  # seconds; close() isn't trapped, so the end of a listener is found by looking
 _WILDCARDS = ("0.0.0.0", "::")

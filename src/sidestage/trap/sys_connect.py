@@ -137,6 +137,8 @@ def _udp(
                 call.fail(code)
             else:
                 table.remember(inode, address)
+                assert isinstance(relay, list)
+                table.relays[inode] = {address: (relay[0], relay[1])}  # c-ares compares what recvfrom says
                 call.ret()
 
     call.sup.broker.request("udp", {**sockets.args_of(remote), "family": 4}, done)
