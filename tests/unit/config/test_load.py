@@ -1,0 +1,130 @@
+"""The configuration: formats, short forms, precedence, and errors that name the key and the nearest right one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidestage.config import Config, ConfigError, load
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read(tree: Any, **overrides: Any) -> Config:
+    Path("c.json").write_text(json.dumps(tree))
+    return load("c.json", {key.replace("__", "."): value for key, value in overrides.items()}, {})
+
+
+def problems(tree: Any) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        read(tree)
+    return error.value.problems
+
+
+def test_nothing_given_is_all_defaults() -> None:
+    assert load(None, {}, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("sidestage.json", '{"target": "process/1", "feature": {"network": {"incoming": {"ports": [80]}}}}'),
+        ("sidestage.toml", 'target = "process/1"\n[feature.network.incoming]\nports = [80]\n'),
+        ("sidestage.yaml", "target: process/1\nfeature:\n  network: {incoming: {ports: [80]}}\n"),
+    ],
+)
+def test_each_format_is_found_and_means_the_same(name: str, text: str, empty_folder: Path) -> None:
+    (empty_folder / ".sidestage").mkdir()
+    (empty_folder / ".sidestage" / name).write_text(text)
+    found = load(None, {}, {})
+    assert found.target == "process/1"
+    assert found.feature.network.incoming.ports == (80,)
+
+
+def test_two_files_are_not_guessed_between(empty_folder: Path) -> None:
+    (empty_folder / ".sidestage").mkdir()
+    for name in ("sidestage.json", "sidestage.toml"):
+        (empty_folder / ".sidestage" / name).write_text("")
+    with pytest.raises(ConfigError, match="keep one"):
+        load(None, {}, {})
+
+
+@pytest.mark.parametrize(
+    "short, long",
+    [
+        ({"fs": "local"}, {"fs": {"mode": "local"}}),
+        ({"fs": False}, {"fs": {"mode": "local"}}),
+        ({"fs": True}, {}),
+        ({"env": False}, {"env": {"exclude": "*"}}),
+        ({"env": {"include": "A;B"}}, {"env": {"include": ["A", "B"]}}),
+        ({"network": {"incoming": "off"}}, {"network": {"incoming": {"mode": "off"}}}),
+        ({"network": {"outgoing": False}}, {"network": {"outgoing": {"tcp": False, "udp": False}}}),
+        ({"network": {"dns": False}}, {"network": {"dns": {"enabled": False}}}),
+        ({"network": False}, {"network": {"incoming": False, "outgoing": False, "dns": False}}),
+    ],
+)
+def test_short_forms(short: Any, long: Any) -> None:
+    assert asdict(read({"feature": short})) == asdict(read({"feature": long}))
+
+
+def test_flag_over_variable_over_file() -> None:
+    Path("c.json").write_text('{"target": "process/1", "feature": {"fs": "local"}}')
+    assert load("c.json", {}, {}).target == "process/1"
+    assert load("c.json", {}, {"SIDESTAGE_TARGET": "process/2"}).target == "process/2"
+    assert load("c.json", {"target": "process/3"}, {"SIDESTAGE_TARGET": "process/2"}).target == "process/3"
+    assert load("c.json", {"feature.fs.mode": "read"}, {}).feature.fs.mode == "read"
+
+
+def test_a_flag_keeps_what_a_short_form_said() -> None:
+    found = read({"feature": {"network": False}}, feature__network__outgoing__tcp=True)
+    assert found.feature.network.outgoing.tcp
+    assert not found.feature.network.outgoing.udp
+    assert found.feature.network.incoming.mode == "off"
+
+
+@pytest.mark.parametrize(
+    "tree, said",
+    [
+        ({"targt": "x"}, ["targt", "'target'"]),
+        ({"feature": {"fs": {"mod": "read"}}}, ["feature.fs.mod", "'mode'"]),
+        ({"feature": {"fs": "raed"}}, ["feature.fs.mode", "'read'"]),
+        ({"feature": {"fs": "write"}}, ["feature.fs.mode", "not there yet"]),
+        ({"feature": {"network": {"incoming": "steal"}}}, ["incoming.mode", "not there yet"]),
+        ({"feature": {"network": {"incoming": {"http_filter": {}}}}}, ["http_filter", "not there yet"]),
+        ({"feature": {"hostname": "yes"}}, ["feature.hostname", "true or false"]),
+        ({"feature": {"network": {"incoming": {"ports": 80}}}}, ["incoming.ports", "list"]),
+        ({"feature": {"network": {"incoming": {"port_mapping": [[1, 2], [1, 3]]}}}}, ["port_mapping", "twice"]),
+        ({"feature": {"network": {"incoming": {"ports": [1], "ignore_ports": [2]}}}}, ["ports", "keep one"]),
+        ({"feature": {"env": {"include": "A", "exclude": "B"}}}, ["feature.env", "keep one"]),
+        ({"feature": {"env": {"override": ["A"]}}}, ["feature.env.override", "names"]),
+        ([], ["object"]),
+    ],
+)
+def test_one_problem_names_key_and_cure(tree: Any, said: list[str]) -> None:
+    (only,) = problems(tree)
+    assert all(part in only for part in said), only
+
+
+def test_all_problems_at_once() -> None:
+    found = problems({"targt": "x", "feature": {"fs": {"mod": 1}, "hostname": 3}})
+    assert [line.partition(":")[0] for line in found] == ["targt", "feature.fs.mod", "feature.hostname"]
+
+
+@pytest.mark.parametrize("name, text", [("c.json", "{"), ("c.toml", "a ="), ("c.yaml", "a: [1"), ("c.json", "\xff")])
+def test_a_broken_file_is_named(name: str, text: str) -> None:
+    Path(name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=name):
+        load(name, {}, {})
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.json"):
+        load("nowhere.json", {}, {})
