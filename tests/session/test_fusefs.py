@@ -88,7 +88,6 @@ class _Server:
             self._tell(None)
         elif what == "gone":
             self.link.gone = True
-            self.files.close()
             self._tell(None)
 
     def _tell(self, what: Any) -> None:
@@ -294,7 +293,7 @@ def test_unprivileged(tree: Path) -> None:
     env = {"PYTHONPATH": f"{Path(__file__).parent}:{os.pathsep.join(sys.path)}", "PATH": os.environ["PATH"]}
     for part in [tree, *tree.parents][:4]:
         part.chmod(0o755)
-    script = f"{device} exec {drop} {sys.executable} -c \"$0\" \"$1\""
+    script = f'{device} exec {drop} {sys.executable} -c "$0" "$1"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, code, str(tree)], env=env, capture_output=True, text=True, timeout=20
     )

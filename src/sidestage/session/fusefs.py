@@ -5,7 +5,8 @@ metadata and the first 128 KiB; when the kernel opens the node, these bytes are 
 without asking anybody. This is safe then and only then: nobody else knows the node, so nobody holds a lock on its pages.
 Names below a remote directory resolve too: a program may fchdir(2) into one.
 
-Attributes are looked up again after a second, so that a file that grows is seen to grow.
+Attributes are looked up again after a second, so that a file that grows is seen to grow. When the link is gone, it answers every
+call with EIO, and so do we.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ UNCLAIMED = 60.0  # seconds until a node that nobody opened is dropped; trap may
 ATTR_SECONDS = 1
 ROOT_STAT: Stat = (0, 1, st.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
 _UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
-_ALWAYS = frozenset({Op.INIT, Op.RELEASE, Op.RELEASEDIR})  # even when the link or the node is gone
+_RELEASES = frozenset({Op.RELEASE, Op.RELEASEDIR})
 
 Done = Callable[[dict[str, Any], int], None]
 Then = Callable[[int], None]  # errno
@@ -58,7 +59,6 @@ class FuseFiles:
         self._unclaimed: dict[int, float] = {}  # in order of time
         self._pending: set[int] = set()  # requests whose answer is still to come
         self._budget = Budget()
-        self._closed = False
         self._serve: dict[int, Callable[[Request], None]] = {
             Op.INIT: self._init, Op.LOOKUP: self._lookup, Op.GETATTR: self._getattr, Op.READLINK: self._readlink,
             Op.OPEN: self._open_node, Op.OPENDIR: self._open_node, Op.READ: self._read, Op.READDIR: self._readdir,
@@ -87,12 +87,6 @@ class FuseFiles:
         node = _Node(path, ROOT_STAT)
         self._ask(node, lambda errno: opened(errno, node), follow=not flags & os.O_NOFOLLOW)
 
-    def close(self) -> None:
-        """The link is gone: whatever the program asks from now on is EIO."""
-        self._closed = True
-        for unique in list(self._pending):
-            self._answer(unique, errno=e.EIO)
-
     # -- nodes --
 
     def _add(self, node: _Node) -> int:
@@ -113,7 +107,7 @@ class FuseFiles:
     def _close_handle(self, node: _Node) -> None:
         if node.reader:
             node.reader.forget()
-        if node.handle and not self._closed:
+        if node.handle:
             self._link.call("close", {"handle": node.handle}, lambda *_: None)
         node.handle, node.reader, node.first, node.entries = 0, None, None, None
 
@@ -168,9 +162,7 @@ class FuseFiles:
             self._answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
         elif request.op in _UNANSWERED:
             handler(request)
-        elif self._closed and request.op not in _ALWAYS:
-            self._answer(request.unique, errno=e.EIO)
-        elif request.node and request.node not in self._nodes and request.op not in _ALWAYS:
+        elif request.node and request.node not in self._nodes and request.op not in _RELEASES:
             self._answer(request.unique, errno=e.ESTALE)
         else:
             self._pending.add(request.unique)

@@ -19,6 +19,7 @@ _OPEN_HOW = struct.Struct("=QQQ")
 _RESOLVE_NO_MAGICLINKS = 2
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _NODE_FLAGS = os.O_NONBLOCK | os.O_DIRECTORY  # the others were dealt with, or (O_DIRECT, O_NOATIME) aren't for a remote file
+_WITHOUT_FUSE = {e.ENOSYS: "a directory of the target can't be opened", e.EFBIG: "too large to be copied to memory"}
 _FIRST = 128 << 10  # what an open brings along; beyond it, reading ahead pays
 
 
@@ -56,6 +57,8 @@ def _open(paths: Paths, call: Call, dirfd: int, address: int, flags: int, mode: 
 
     def opened(result: dict[str, Any], errno: int, fds: list[int]) -> None:
         if errno:
+            if paths.root < 0 and errno in _WITHOUT_FUSE:
+                paths.sup.say(f"{place.path}: {_WITHOUT_FUSE[errno]}, as FUSE can't be used here")
             call.fail(errno)
             return
         try:

@@ -1,10 +1,10 @@
 """Whose file is a path: this machine's, the target's, or nobody's. Pure; first rule that applies decides.
 
-    relative           local, unless not_found matches (the working directory is always local)
-    mapping            rewrites the path, then the rest applies to the result
-    the user's lists   not_found, read_write, read_only, local
-    built-in lists     not found, read-only from the target, local
-    mode               localwithoverrides: local; read: the target's unless it is opened for writing; write: the target's
+relative           local, unless not_found matches (the working directory is always local)
+mapping            rewrites the path, then the rest applies to the result
+the user's lists   not_found, read_write, read_only, local
+built-in lists     not found, read-only from the target, local
+mode               localwithoverrides: local; read: the target's unless it is opened for writing; write: the target's
 """
 
 from __future__ import annotations
