@@ -30,6 +30,16 @@ _buffer = bytearray(NOTIFICATION.size)
 _zero = bytes(NOTIFICATION.size)
 
 
+class Protected(PermissionError):
+    """The task's memory or descriptors are closed to us: it is set-uid, not dumpable, another user's, or gone (ptrace(2))."""
+
+
+def _failure(what: str) -> OSError:
+    error = ctypes.get_errno()
+    kind = Protected if error in (errno.EPERM, errno.EACCES, errno.ESRCH) else OSError
+    return kind(error, what)
+
+
 def check_sizes() -> None:
     """Raises OSError where the kernel's structures are not those of this file."""
     sizes = (ctypes.c_uint16 * 3)()
@@ -114,14 +124,14 @@ def pidfd_open(tid: int) -> int:
     if fd < 0 and ctypes.get_errno() == errno.EINVAL:
         fd = _libc.syscall(_NR_PIDFD_OPEN, tgid(tid), 0)
     if fd < 0:
-        raise OSError(ctypes.get_errno(), "pidfd_open")
+        raise _failure("pidfd_open")
     return fd
 
 
 def pidfd_getfd(pidfd: int, number: int) -> int:
     fd: int = _libc.syscall(_NR_PIDFD_GETFD, pidfd, number, 0)
     if fd < 0:
-        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+        raise _failure("pidfd_getfd")
     return fd
 
 
@@ -140,7 +150,7 @@ def read_memory(tid: int, address: int, size: int) -> bytes:
     _theirs.base = address
     got = _libc.process_vm_readv(tid, ctypes.byref(_ours), 1, ctypes.byref(_theirs), 1, 0)
     if got < 0:
-        raise OSError(ctypes.get_errno(), "process_vm_readv")
+        raise _failure("process_vm_readv")
     return bytes(memoryview(_scratch)[:got])
 
 

@@ -191,14 +191,15 @@ class Supervisor:
         call = Call(self, ident, tid, nr, tuple(args))
         try:
             self._handlers[nr](call)
-        except OSError as error:
+        except kernel.Protected:
             if not call.answered:
-                if error.errno in (errno.EPERM, errno.EACCES, errno.ESRCH):
-                    # Not dumpable, or gone: its memory and descriptors are closed to us (ptrace(2), access mode).
+                if call.valid():
                     self.say(f"process {tid} can't be inspected (set-uid or protected): it runs unplugged")
-                    call.cont()
-                else:
-                    call.fail(error.errno or errno.EIO)
+                call.cont()
+        except OSError as error:
+            # Never the kernel's own way here: what was meant for the target would go somewhere else.
+            if not call.answered:
+                call.fail(error.errno or errno.EIO)
         except Exception as error:
             self.say(f"internal error in system call {nr}: {error!r}; the call was left to the kernel")
             if not call.answered:

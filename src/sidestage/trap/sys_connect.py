@@ -1,12 +1,11 @@
 """connect: the program's own socket is connected over loopback to session, once the target's side is.
 
-A non-blocking socket is put in SYN_SENT towards a listener that drops every packet, and stays truly pending until session
-completes it by simultaneous open or we shut it down; its SO_ERROR is then the target's.
+A non-blocking socket is put in SYN_SENT towards a listener whose queue is full, which makes the kernel drop SYNs. So it stays
+truly pending until session completes it by simultaneous open or we shut it down; its SO_ERROR is then the target's.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -19,8 +18,7 @@ from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
 
 MAX_SOCKADDR = 128  # sizeof(struct sockaddr_storage)
-_DROP_ALL = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF: return 0
-_SO_ATTACH_FILTER = 26
+_RST_ON_CLOSE = struct.pack("=ii", 1, 0)  # struct linger
 
 
 def install(sup: Supervisor) -> None:
@@ -86,12 +84,10 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Addr
         if sock.family == socket.AF_INET6:
             v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        if pending:
-            fprog = struct.pack("HxxxxxxP", 1, ctypes.addressof(_DROP_ALL))
-            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
         listener.bind((sockets.loopback(sock), 0))
-        listener.listen(1)
+        listener.listen(0)
         if pending:
+            _fill(listener)
             code = sock.connect_ex(listener.getsockname()[:2])
             if code != errno.EINPROGRESS:
                 call.fail(code or errno.EIO)
@@ -122,6 +118,14 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Addr
         return True
     finally:
         listener.close()
+
+
+def _fill(listener: socket.socket) -> None:
+    """Take the one place in the queue: the kernel then drops SYNs (tcp_conn_request in net/ipv4/tcp_input.c). A filter
+    that drops packets (SO_ATTACH_FILTER) would do the same, but not every kernel lets ordinary users attach one."""
+    with socket.socket(listener.family, socket.SOCK_STREAM) as filler:
+        filler.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        filler.connect(listener.getsockname()[:2])
 
 
 def _udp(
