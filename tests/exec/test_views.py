@@ -180,3 +180,16 @@ def test_unix_stream(staging: Target, tmp_path: Path) -> None:
     config.write_text('{"feature": {"network": {"outgoing": {"unix_streams": "^/srv/.*sock$"}}}}')
     plugged = staging.plugged(["python3", "-c", code], flags=["-f", str(config)])
     assert plugged.out == "b'unix'\n", plugged.err
+
+
+DGRAM = """
+const s = require("dgram").createSocket("udp4");
+s.on("message", (m, r) => { console.log(String(m), r.address, r.port); s.close() });
+s.send("three", 7000, "10.77.0.20", (e, n) => console.log(e, n));
+"""
+
+
+def test_node_datagrams(staging: Target) -> None:
+    """libuv sends and receives by the msg family of calls."""
+    need("node")
+    same(staging, ["node", "-e", DGRAM])

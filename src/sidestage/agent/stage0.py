@@ -10,17 +10,24 @@ def take(n):
         data += part
     return data
 
-sources = json.loads(zlib.decompress(take(struct.unpack("!I", take(4))[0])))
+kind = take(1)
+data = zlib.decompress(take(struct.unpack("!I", take(4))[0]))
+if kind == b"c":
+    import marshal
+    modules = marshal.loads(data)
+else:
+    modules = json.loads(data)
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name in sources:
+        if name in modules:
             from importlib.machinery import ModuleSpec
-            return ModuleSpec(name, self, is_package=any(n.startswith(name + ".") for n in sources))
+            return ModuleSpec(name, self, is_package=any(n.startswith(name + ".") for n in modules))
     def create_module(self, spec):
         return None
     def exec_module(self, module):
-        exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
+        code = modules[module.__name__]
+        exec(compile(code, module.__name__, "exec") if isinstance(code, str) else code, module.__dict__)
 
 sys.meta_path.insert(0, Finder())
 from sidestage.agent.main import run

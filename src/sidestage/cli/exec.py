@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sidestage import config, trap
+from sidestage import config
 from sidestage.cli.errors import UserError
+from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions
-from sidestage.cli.policy import SessionPolicy, rules
 from sidestage.cli.progress import Progress
-from sidestage.session.main import SessionOptions, serve
-from sidestage.session.reaper import MARK
+from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
-from sidestage.trap.ports import Begin
-from sidestage.views import env as env_view
-from sidestage.views.incoming import IncomingRules
+
+if TYPE_CHECKING:
+    from sidestage.views.incoming import IncomingRules
 
 START_TIMEOUT = 60.0  # seconds until the session must have begun; its own waits are shorter and say more
 MAX_BEGIN = 1 << 16
@@ -39,16 +35,24 @@ def main(options: ExecOptions) -> int:
         raise UserError("configuration: " + str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
     spec = _target(options.target or settings.target)
-    chosen = rules(settings, command)
-    if spec.kind == "targetless" and chosen.incoming.mode != "off":
-        chosen = replace(chosen, incoming=IncomingRules(mode="off"))  # nobody's traffic to mirror
+    incoming = incoming_rules(settings, command, spec.kind == "targetless")
     progress = Progress(options.output)
-    session = secrets.token_hex(8)
+    session = os.urandom(8).hex()
     name = f"{spec.kind}{'/' if spec.name else ''}{spec.name}"
     with progress.task(f"plugging into {name}"):
-        wanted = SessionOptions(spec, session, chosen.python, chosen.has_files, chosen.incoming)
-        ours, child = _start_session(wanted, options.debug)
-        begin, remote_env = _begin(ours, child)
+        ours, child = _start_session(settings, spec, session, incoming, options.debug)
+        try:
+            # Imported while the session process starts the agent: together they take half of the time.
+            from sidestage import trap
+            from sidestage.cli.policy import SessionPolicy, rules
+            from sidestage.views import env as env_view
+
+            chosen = rules(settings, command, incoming)
+            begin, remote_env = _begin(ours)
+        except BaseException:
+            ours.close()
+            _wait(child)
+            raise
     if begin["note"]:
         progress.warn(begin["note"])
     policy = SessionPolicy(chosen, begin["nameservers"])
@@ -61,15 +65,15 @@ def main(options: ExecOptions) -> int:
             env=env,
             policy=policy,
             broker=ours,
-            begin=Begin(
-                hostname=begin["hostname"] if chosen.hostname else "",
+            begin=trap.Begin(
+                hostname=begin["hostname"] if settings.feature.hostname else "",
                 addresses=tuple(begin["addresses"]),
                 nameservers=tuple(begin["nameservers"]),
                 root=begin["root"],
             ),
             say=progress.warn,
             on_event=policy.on_event,
-            files=chosen.has_files,
+            files=settings.feature.fs.mode != "local",
         )
     except trap.LaunchError as error:
         raise UserError(str(error), "nothing was left running", error.status) from error
@@ -87,11 +91,14 @@ def _refuse_nested() -> None:
 
 
 def _find(name: str) -> str:
-    found = shutil.which(name)
-    if found:
-        return found
-    if os.path.exists(name) and "/" in name:
-        raise UserError(f"{name}: not executable", f"chmod +x {name}, or name its interpreter", NOT_EXECUTABLE)
+    """The path of a command, as a shell finds it."""
+    places = [name] if "/" in name else [os.path.join(folder, name) for folder in os.get_exec_path()]
+    files = [place for place in places if os.path.isfile(place)]
+    for place in files:
+        if os.access(place, os.X_OK):
+            return place
+    if files:
+        raise UserError(f"{name}: not executable", f"chmod +x {files[0]}, or name its interpreter", NOT_EXECUTABLE)
     raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
 
 
@@ -104,7 +111,9 @@ def _target(text: str | None) -> TargetSpec:
         raise UserError(error.cause, error.cure) from error
 
 
-def _start_session(options: SessionOptions, debug: bool) -> tuple[socket.socket, int]:
+def _start_session(
+    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, debug: bool
+) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -115,7 +124,10 @@ def _start_session(options: SessionOptions, debug: bool) -> tuple[socket.socket,
     code = 1
     try:
         ours.close()
-        serve(theirs, options, debug=debug)
+        from sidestage.session.main import SessionOptions, serve
+
+        files = settings.feature.fs.mode != "local"
+        serve(theirs, SessionOptions(spec, session, settings.agent.python or None, files, incoming), debug=debug)
         code = 0
     except BaseException:
         if debug:
@@ -126,7 +138,7 @@ def _start_session(options: SessionOptions, debug: bool) -> tuple[socket.socket,
         os._exit(code)
 
 
-def _begin(sock: socket.socket, child: int) -> tuple[dict[str, Any], bytes]:
+def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
     """Wait for the session's `begin`: what the agent said of the target, and the target's environment."""
     sock.settimeout(START_TIMEOUT)
     said = ""
@@ -134,9 +146,6 @@ def _begin(sock: socket.socket, child: int) -> tuple[dict[str, Any], bytes]:
         while True:
             data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
             message = json.loads(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
-            if message["ev"] in ("failed", "lost"):
-                sock.close()
-                _wait(child)
             if message["ev"] == "failed":
                 raise UserError(message["cause"], message["cure"])
             if message["ev"] == "lost":

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sidestage.cli.errors import UserError
@@ -21,69 +18,50 @@ from sidestage.views.incoming import IncomingRules
 from sidestage.views.names import Names
 from sidestage.views.outgoing import AddressFilter, FilterError, OutgoingPolicy, OutgoingRules
 
-_DEBUGGER = re.compile(r"--inspect(?:-brk)?(?:=(?:[^:\s]*:)?(\d+))?|address=(?:[^:,\s]*:)?(\d+)|--listen[= ](?:[^:\s]*:)?(\d+)")
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     env: EnvRules
     files: FilesPolicy
-    has_files: bool
     incoming: IncomingRules
     outgoing: OutgoingRules
-    hostname: bool
-    python: str | None
 
 
-def rules(config: Config, command: Sequence[str]) -> Rules:
+def rules(config: Config, command: Sequence[str], incoming: IncomingRules) -> Rules:
     """Raises UserError for a pattern or filter that can't be read."""
     feature, network = config.feature, config.feature.network
-    ports = debugger_ports(command)
     try:
         files = FilesPolicy(
             Mode(feature.fs.mode), read_write=feature.fs.read_write, read_only=feature.fs.read_only,
             local=feature.fs.local, not_found=feature.fs.not_found, mapping=feature.fs.mapping,
-            home=os.path.expanduser("~"), cwd=os.getcwd(), executable=shutil.which(command[0]) or command[0],
-            tempdir=tempfile.gettempdir(), search_path=os.get_exec_path(),
+            home=os.path.expanduser("~"), cwd=os.getcwd(), executable=command[0],
+            tempdir=os.environ.get("TMPDIR", "/tmp"), search_path=os.get_exec_path(),
         )  # fmt: skip
         outgoing = OutgoingRules(
             tcp=network.outgoing.tcp, udp=network.outgoing.udp, dns=network.dns.enabled,
             ignore_localhost=network.outgoing.ignore_localhost, unix_streams=network.outgoing.unix_streams,
             remote=tuple(AddressFilter.parse(text) for text in network.outgoing.filter.remote),
-            local=tuple(AddressFilter.parse(text) for text in network.outgoing.filter.local), debugger_ports=ports,
+            local=tuple(AddressFilter.parse(text) for text in network.outgoing.filter.local),
+            debugger_ports=incoming.debugger_ports,
         )  # fmt: skip
         for pattern in (*network.outgoing.unix_streams, *feature.env.mapping):
             re.compile(pattern)
     except (re.error, FilterError) as error:
         raise UserError(f"configuration: {error}", "correct the pattern or filter") from error
-    incoming = IncomingRules(
-        mode=network.incoming.mode,
-        ports=None if network.incoming.ports is None else frozenset(network.incoming.ports),
-        ignore_ports=frozenset(network.incoming.ignore_ports), port_mapping=dict(network.incoming.port_mapping),
-        listen_ports=dict(network.incoming.listen_ports), ignore_localhost=network.incoming.ignore_localhost,
-        debugger_ports=ports,
-    )  # fmt: skip
     env = EnvRules(
         include=feature.env.include, exclude=feature.env.exclude, override=feature.env.override,
         mapping=tuple(feature.env.mapping.items()), unset=feature.env.unset, from_file=_env_file(feature.env.env_file),
     )  # fmt: skip
-    has_files = feature.fs.mode != "local"
-    return Rules(env, files, has_files, incoming, outgoing, feature.hostname, config.agent.python or None)
-
-
-def debugger_ports(command: Sequence[str]) -> frozenset[int]:
-    """Ports that a debugger in this command line listens on: never touched (Node, JDWP, debugpy)."""
-    found = _DEBUGGER.finditer(" ".join(command))
-    return frozenset(int(match[1] or match[2] or match[3] or 9229) for match in found)
+    return Rules(env, files, incoming, outgoing)
 
 
 def local_nameservers() -> list[str]:
     """Of this machine's resolv.conf(5)."""
     try:
-        lines = Path("/etc/resolv.conf").read_text(encoding="utf-8", errors="replace").splitlines()
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as lines:
+            words = [line.split() for line in lines]
     except OSError:
         return []
-    words = [line.split() for line in lines]
     return [line[1].partition("%")[0] for line in words if len(line) > 1 and line[0] == "nameserver"]
 
 
@@ -91,7 +69,8 @@ def _env_file(path: str) -> dict[str, str]:
     if not path:
         return {}
     try:
-        return env_view.parse_env_file(Path(path).expanduser().read_text(encoding="utf-8"))
+        with open(os.path.expanduser(path), encoding="utf-8") as lines:
+            return env_view.parse_env_file(lines.read())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}", "correct feature.env.env_file or --env-file") from error
 

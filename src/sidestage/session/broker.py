@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,9 +26,9 @@ class BrokerServer:
     def __init__(self, loop: Loop, sock: socket.socket, on_closed: Callable[[], None]) -> None:
         self._loop, self._sock, self._on_closed = loop, sock, on_closed
         self._handlers: dict[str, Handler] = {}
-        self._queue: list[tuple[bytes, Sequence[int]]] = []
+        self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         sock.setblocking(False)
-        loop.watch(sock.fileno(), select.EPOLLIN, self._readable)
+        loop.watch(sock.fileno(), select.EPOLLIN, self._ready)
 
     def on(self, op: str, handler: Handler) -> None:
         self._handlers[op] = handler
@@ -36,8 +37,14 @@ class BrokerServer:
         """Tell trap; `fds` are duplicated into the message and closed here."""
         self._send({"ev": name, **args}, fds)
 
-    def _readable(self, _: int) -> None:
-        for _n in range(64):  # fair to the other descriptors of the loop
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._drain()
+        if events & ~select.EPOLLOUT:
+            self._read()
+
+    def _read(self) -> None:
+        for _ in range(64):  # fair to the other descriptors of the loop
             try:
                 data, fds, _flags, _addr = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS)
             except BlockingIOError:
@@ -64,19 +71,14 @@ class BrokerServer:
             if len(self._queue) >= MAX_QUEUED:
                 raise RuntimeError("the supervisor does not read its answers")
             self._queue.append((data, fds))
-            if self._sock.fileno() >= 0:
+            if len(self._queue) == 1:
                 self._loop.change(self._sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
-                self._loop.soon(self._drain)
 
     def _drain(self) -> None:
-        if self._sock.fileno() < 0:
-            return
-        while self._queue:
-            if not self._try(*self._queue[0]):
-                self._loop.later(0.001, self._drain)
-                return
-            self._queue.pop(0)
-        self._loop.change(self._sock.fileno(), select.EPOLLIN)
+        while self._queue and self._try(*self._queue[0]):
+            self._queue.popleft()
+        if not self._queue:
+            self._loop.change(self._sock.fileno(), select.EPOLLIN)
 
     def _try(self, data: bytes, fds: Sequence[int]) -> bool:
         """True when the message is gone, be it to trap or because trap is gone."""

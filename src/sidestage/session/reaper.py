@@ -13,11 +13,10 @@ import select
 import signal
 import time
 
+from sidestage.session import MARK
 from sidestage.trap import kernel
 
 PATIENCE = 5.0  # seconds until we give up on what can't be killed (state D)
-MARK = "SIDESTAGE_SESSION"
-
 
 def reap(listener: int, session: str) -> None:
     """Kill all tasks of the filter behind `listener`; returns when none is left or patience ends."""

@@ -8,7 +8,6 @@ import os
 import select
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 THREADS = 4  # blocking file calls under way at once
@@ -34,7 +33,7 @@ class Loop:
         self._timers: List[Tuple[float, int, Timer]] = []
         self._order = 0
         self._soon: Deque[Callable[[], None]] = collections.deque()
-        self._pool: Optional[ThreadPoolExecutor] = None
+        self._pool: Any = None  # a ThreadPoolExecutor when one was needed: its import costs as much as all of this package
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._finished: List[Callable[[], None]] = []
@@ -65,6 +64,8 @@ class Loop:
     def offload(self, fn: Callable[[], Any], done: Callable[[Any, Optional[BaseException]], None]) -> None:
         """Run `fn` in a thread, then `done(result, error)` in the loop."""
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(THREADS)
 
         def work() -> None:

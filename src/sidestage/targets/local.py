@@ -5,9 +5,7 @@ Resolving ends in a process id; the agent is a child process whose standard inpu
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +25,7 @@ class AgentProcess:
 
     process: subprocess.Popen[bytes]
     fd: int
+    pid: int | None  # of the target
 
 
 def resolve(spec: TargetSpec) -> int | None:
@@ -44,6 +43,9 @@ def resolve(spec: TargetSpec) -> int | None:
 
 
 def _container_pid(name: str) -> int:
+    import json
+    import shutil
+
     engines = [engine for engine in ("podman", "docker") if shutil.which(engine)]
     if not engines:
         raise TargetError("neither podman nor docker is on PATH", "install one, or use process/PID")
@@ -68,14 +70,15 @@ def _container_pid(name: str) -> int:
 
 
 def start_agent(pid: int | None, session: str, python: str | None = None) -> AgentProcess:
-    """Start the agent beside `pid` and wait for its ready mark; raises TargetError with the agent's own words."""
+    """Start the agent beside `pid`; `wait_ready` comes before its stream is used. Raises TargetError."""
+    python = python or sys.executable
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         # One bulk read should find a whole frame; the kernel clamps this to its limits.
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     try:
         process = subprocess.Popen(
-            payload.command(python or sys.executable, {"pid": pid, "session": session}),
+            payload.command(python, {"pid": pid, "session": session}),
             stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, start_new_session=True, cwd="/",
         )  # fmt: skip
     except OSError as error:
@@ -85,16 +88,30 @@ def start_agent(pid: int | None, session: str, python: str | None = None) -> Age
         ) from error
     finally:
         theirs.close()
+    agent = AgentProcess(process, ours.detach(), pid)
     try:
-        ours.sendall(payload.preamble())
-        payload.read_sync(ours.fileno(), SYNC_TIMEOUT)
+        _write(agent.fd, payload.preamble(python))
+    except OSError as error:
+        raise _failed(agent, error) from error
+    return agent
+
+
+def wait_ready(agent: AgentProcess) -> None:
+    """Until the agent has gone to its target; raises TargetError with the agent's own words."""
+    try:
+        payload.read_sync(agent.fd, SYNC_TIMEOUT)
     except (OSError, EOFError, TimeoutError) as error:
-        ours.close()
-        raise _failed(process, pid, error) from error
-    return AgentProcess(process, ours.detach())
+        raise _failed(agent, error) from error
 
 
-def _failed(process: subprocess.Popen[bytes], pid: int | None, error: Exception) -> TargetError:
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _failed(agent: AgentProcess, error: Exception) -> TargetError:
+    os.close(agent.fd)
+    process, pid = agent.process, agent.pid
     try:
         code = process.wait(2)
     except subprocess.TimeoutExpired:

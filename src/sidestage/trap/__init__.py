@@ -6,6 +6,7 @@ things from the broker.
 """
 
 from sidestage.trap.launch import LaunchError
+from sidestage.trap.ports import Begin
 from sidestage.trap.run import run
 
-__all__ = ["LaunchError", "run"]
+__all__ = ["Begin", "LaunchError", "run"]

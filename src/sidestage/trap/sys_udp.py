@@ -1,4 +1,8 @@
-"""sendto and recvfrom with an address: datagrams of an unconnected socket go by way of one relay for each remote address."""
+"""Datagrams with an address: those of an unconnected socket go by way of one relay for each remote address.
+
+sendto and recvfrom come here only with an address. The msg family carries it in memory, where a filter can't look, so each of
+its calls comes; those that have nothing to do with an address of the target are continued at once.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +10,70 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 
-from sidestage.trap import sockets
+from sidestage.trap import message, sockets
+from sidestage.trap.message import Message
 from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
 from sidestage.trap.sys_connect import MAX_SOCKADDR
 
 MAX_DATAGRAM = 65507  # of IPv4: 65,535 less two headers
 MAX_RELAYS = 256  # for one socket; the oldest is forgotten
-_FLAGS = socket.MSG_PEEK | socket.MSG_TRUNC
+
+Sent = Callable[[int], None]  # told how many bytes went out
 
 
 def install(sup: Supervisor) -> None:
     table = sockets.of(sup)
     sup.on("sendto", lambda call: _sendto(table, call))
+    sup.on("sendmsg", lambda call: _sendmsg(table, call))
+    sup.on("sendmmsg", lambda call: _sendmmsg(table, call))
     sup.on("recvfrom", lambda call: _recvfrom(table, call))
+    sup.on("recvmsg", lambda call: _recvmsg(table, call))
+    sup.on("recvmmsg", lambda call: _recvmmsg(table, call))
 
 
 def _sendto(table: Sockets, call: Call) -> None:
-    length = call.args[5] & 0xFFFFFFFF
-    address = sockets.parse(call.read(call.args[4], length)) if 16 <= length <= MAX_SOCKADDR else None
+    where, length = call.args[4], call.args[5] & 0xFFFFFFFF
+    _send(table, call, where, length, lambda: call.read(call.args[1], call.args[2]) if call.args[2] else b"", call.ret)
+
+
+def _sendmsg(table: Sockets, call: Call) -> None:
+    one = Message.read(call, call.args[1])
+    _send(table, call, one.name, one.name_size, lambda: one.gather(call), call.ret)
+
+
+def _sendmmsg(table: Sockets, call: Call) -> None:
+    """The first of its messages; a caller sends the rest with the next call, as after any short count (sendmmsg(2))."""
+    one = Message.read(call, call.args[1])
+
+    def sent(size: int) -> None:
+        call.write(call.args[1] + message.SIZE, size.to_bytes(4, "little"))
+        call.ret(1)
+
+    _send(table, call, one.name, one.name_size, lambda: one.gather(call), sent)
+
+
+def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[], bytes], sent: Sent) -> None:
+    address = sockets.parse(call.read(where, length)) if where and 16 <= length <= MAX_SOCKADDR else None
     if address is None:
         call.cont()
         return
     sock = sockets.take(call, call.args[0])
-    if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
+    remote = None
+    if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
+        remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
+    if remote is None:
         sock.close()
         call.cont()
         return
-    remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
-    if remote is None or call.args[2] > MAX_DATAGRAM:
-        sock.close()
-        call.cont()
-        return
-    data = call.read(call.args[1], call.args[2]) if call.args[2] else b""
-    inode = sockets.inode(sock)
-    relays = table.relays.setdefault(inode, {})
+    relays = table.relays.setdefault(sockets.inode(sock), {})
 
     def send(relay: sockets.Address) -> None:
         with sock:
             try:
-                call.ret(sock.sendto(data, socket.MSG_DONTWAIT, (sockets.loopback(sock), relay[1])))
+                sent(sock.sendto(payload, socket.MSG_DONTWAIT, (sockets.loopback(sock), relay[1])))
             except OSError as error:
                 call.fail(error.errno or errno.EIO)
 
@@ -60,6 +87,13 @@ def _sendto(table: Sockets, call: Call) -> None:
             del relays[next(iter(relays))]
         send(relays[address])
 
+    try:
+        payload = data()
+        if len(payload) > MAX_DATAGRAM:
+            raise OSError(errno.EMSGSIZE, "datagram too long")
+    except OSError:
+        sock.close()
+        raise
     if address in relays:
         send(relays[address])
     else:
@@ -67,6 +101,37 @@ def _sendto(table: Sockets, call: Call) -> None:
 
 
 def _recvfrom(table: Sockets, call: Call) -> None:
+    def take(data: bytes, source: bytes) -> int:
+        call.write(call.args[1], data[: call.args[2]])
+        sockets.write_address(call, call.args[4], call.args[5], source)
+        return call.args[2]
+
+    _receive(table, call, call.args[3], take, call.ret)
+
+
+def _recvmsg(table: Sockets, call: Call) -> None:
+    if not table.relays:
+        call.cont()
+        return
+    one = Message.read(call, call.args[1])
+    _receive(table, call, call.args[2], lambda data, source: one.scatter(call, data, source), call.ret)
+
+
+def _recvmmsg(table: Sockets, call: Call) -> None:
+    if not table.relays:
+        call.cont()
+        return
+    one = Message.read(call, call.args[1])
+
+    def got(size: int) -> None:
+        call.write(call.args[1] + message.SIZE, size.to_bytes(4, "little"))
+        call.ret(1)
+
+    _receive(table, call, call.args[3], lambda data, source: one.scatter(call, data, source), got)
+
+
+def _receive(table: Sockets, call: Call, flags: int, take: Callable[[bytes, bytes], int], got: Sent) -> None:
+    """`take(data, sockaddr)` writes both to the caller and returns the room that it had."""
     if not table.relays:
         call.cont()
         return
@@ -76,7 +141,7 @@ def _recvfrom(table: Sockets, call: Call) -> None:
         sock.close()
         call.cont()
         return
-    flags = call.args[3] & 0xFFFFFFFF
+    flags &= 0xFFFFFFFF
 
     def attempt() -> bool:
         try:
@@ -84,16 +149,18 @@ def _recvfrom(table: Sockets, call: Call) -> None:
         except BlockingIOError:
             return False
         real = next((remote for remote, relay in relays.items() if relay[1] == source[1]), source[:2])
-        room = call.args[2]
-        call.write(call.args[1], data[:room])
-        sockets.write_address(call, call.args[4], call.args[5], sockets.pack(sock.family, real))
-        call.ret(len(data) if flags & socket.MSG_TRUNC else min(len(data), room))
+        room = take(data, sockets.pack(sock.family, real))
+        got(len(data) if flags & socket.MSG_TRUNC else min(len(data), room))
         return True
 
-    if attempt():
+    try:
+        if attempt():
+            sock.close()
+        elif flags & socket.MSG_DONTWAIT or fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK:
+            sock.close()
+            call.fail(errno.EAGAIN)
+        else:
+            sockets.hold(call, sock, attempt)
+    except OSError:
         sock.close()
-    elif flags & socket.MSG_DONTWAIT or fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK:
-        sock.close()
-        call.fail(errno.EAGAIN)
-    else:
-        sockets.hold(call, sock, attempt)
+        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,4 +26,4 @@ class IncomingRules:
             return False
         if self.ports is not None and remote not in self.ports:
             return False
-        return not (self.ignore_localhost and ipaddress.ip_address(host.partition("%")[0]).is_loopback)
+        return not (self.ignore_localhost and (host.startswith("127.") or host in ("::1", "::ffff:127.0.0.1")))

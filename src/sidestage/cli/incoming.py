@@ -1,0 +1,31 @@
+"""From the configuration to the rules of incoming traffic: all that session must know before trap's policy is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sidestage.config import Config
+from sidestage.views.incoming import IncomingRules
+
+# What Node, the JVM and debugpy listen on when they are told to
+_DEBUGGER = re.compile(
+    r"--inspect(?:-brk)?(?:=(?:[^:\s]*:)?(\d+))?|jdwp\S*address=(?:[^:,\s]*:)?(\d+)|--listen[= ](?:[^:\s]*:)?(\d+)"
+)
+
+
+def incoming_rules(config: Config, command: Sequence[str], targetless: bool) -> IncomingRules:
+    incoming = config.feature.network.incoming
+    return IncomingRules(
+        mode="off" if targetless else incoming.mode,  # without a target there is nobody's traffic to mirror
+        ports=None if incoming.ports is None else frozenset(incoming.ports),
+        ignore_ports=frozenset(incoming.ignore_ports), port_mapping=dict(incoming.port_mapping),
+        listen_ports=dict(incoming.listen_ports), ignore_localhost=incoming.ignore_localhost,
+        debugger_ports=debugger_ports(command),
+    )  # fmt: skip
+
+
+def debugger_ports(command: Sequence[str]) -> frozenset[int]:
+    """Ports that a debugger in this command line listens on: never touched."""
+    found = _DEBUGGER.finditer(" ".join(command))
+    return frozenset(int(match[1] or match[2] or match[3] or 9229) for match in found)
