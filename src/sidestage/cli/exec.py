@@ -44,7 +44,7 @@ def main(options: ExecOptions) -> int:
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
-            from sidestage.cli.policy import SessionPolicy, rules
+            from sidestage.cli.policy import SessionPolicy, rules, skip
             from sidestage.views import env as env_view
 
             chosen = rules(settings, command, incoming)
@@ -74,6 +74,7 @@ def main(options: ExecOptions) -> int:
             say=progress.warn,
             on_event=policy.on_event,
             files=settings.feature.fs.mode != "local",
+            skip=skip(settings),
         )
     except trap.LaunchError as error:
         raise UserError(str(error), "nothing was left running", error.status) from error

@@ -18,6 +18,12 @@ from sidestage.views.incoming import IncomingRules
 from sidestage.views.names import Names
 from sidestage.views.outgoing import AddressFilter, FilterError, OutgoingPolicy, OutgoingRules
 
+# Compilers and their like ask for thousands of local files and listen for nobody; the same names as mirrord's.
+BUILD_TOOLS = frozenset(
+    "as cc ld go air asm cc1 cc1plus cgo dlv gcc g++ git link math cargo hpack rustc compile collect2 cargo-watch "
+    "debugserver jspawnhelper bazel-real clang clang++".split()
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -73,6 +79,12 @@ def _env_file(path: str) -> dict[str, str]:
             return env_view.parse_env_file(lines.read())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: can't be read: {error}", "correct feature.env.env_file or --env-file") from error
+
+
+def skip(config: Config) -> frozenset[str]:
+    """Names of programs that run as if sidestage weren't there."""
+    names = frozenset(config.skip_processes)
+    return names | BUILD_TOOLS | frozenset(config.skip_extra_build_tools) if config.skip_build_tools else names
 
 
 class SessionPolicy:

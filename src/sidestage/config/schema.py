@@ -85,6 +85,9 @@ class Agent:
 @dataclass(frozen=True, slots=True)
 class Config:
     target: str = ""
+    skip_processes: Strings = ()  # exact names of programs that are let through, anywhere in the tree
+    skip_build_tools: bool = True
+    skip_extra_build_tools: Strings = ()
     agent: Agent = Agent()
     feature: Feature = field(default_factory=Feature)
 

@@ -32,6 +32,8 @@ from sidestage.protocol.messages import (
     Reset,
 )  # fmt: skip
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+
 Buffer = Union[bytes, bytearray, memoryview]
 
 
@@ -341,7 +343,7 @@ class Mux:
 
 
 def _dump(value: Args) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _encode(value).encode()
 
 
 def _join(head: Args, raw: bytes) -> bytes:
@@ -351,7 +353,7 @@ def _join(head: Args, raw: bytes) -> bytes:
 
 def _json(data: bytes) -> Args:
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed JSON: {error}") from error
     if not isinstance(value, dict):

@@ -12,10 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidestage.stream.loop import Loop
+from sidestage.trap.broker import descriptors
 
 MAX_MESSAGE = 64 << 10  # the largest request is two paths
 MAX_FDS = 8
 MAX_QUEUED = 65536  # answers that trap hasn't read; it reads all the time, so more means that it hangs
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+_ROOM = socket.CMSG_SPACE(MAX_FDS * 4)
 
 Args = dict[str, Any]
 Reply = Callable[..., None]  # reply(errno=0, fds=(), **result)
@@ -44,20 +48,20 @@ class BrokerServer:
             self._read()
 
     def _read(self) -> None:
-        for _ in range(64):  # fair to the other descriptors of the loop
-            try:
-                data, fds, _flags, _addr = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, fds = b"", []
-            if not data:
-                self._loop.unwatch(self._sock.fileno())
-                self._sock.close()
-                self._on_closed()
-                return
-            message = json.loads(data)
-            self._handlers[message["op"]](message, list(fds), self._replier(message["id"]))
+        try:
+            data, controls, _flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, controls = b"", []
+        if not data:
+            self._loop.unwatch(self._sock.fileno())
+            self._sock.close()
+            self._on_closed()
+            return
+        message = json.loads(data.decode())
+        fds = descriptors(controls) if controls else []
+        self._handlers[message["op"]](message, fds, self._replier(message["id"]))
 
     def _replier(self, request: int) -> Reply:
         def reply(errno: int = 0, fds: Sequence[int] = (), **result: Any) -> None:
@@ -66,7 +70,7 @@ class BrokerServer:
         return reply
 
     def _send(self, message: Args, fds: Sequence[int]) -> None:
-        data = json.dumps(message, separators=(",", ":")).encode()
+        data = _encode(message).encode()
         if self._queue or not self._try(data, fds):
             if len(self._queue) >= MAX_QUEUED:
                 raise RuntimeError("the supervisor does not read its answers")
@@ -83,7 +87,10 @@ class BrokerServer:
     def _try(self, data: bytes, fds: Sequence[int]) -> bool:
         """True when the message is gone, be it to trap or because trap is gone."""
         try:
-            socket.send_fds(self._sock, [data], list(fds))
+            if fds:
+                socket.send_fds(self._sock, [data], list(fds))
+            else:
+                self._sock.send(data)
         except BlockingIOError:
             return False
         except OSError:

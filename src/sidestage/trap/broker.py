@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import json
 import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_MESSAGE = 256 << 10
+MAX_MESSAGE = 64 << 10
 MAX_FDS = 8
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+_ROOM = socket.CMSG_SPACE(MAX_FDS * 4)
 
 Args = dict[str, Any]
 Done = Callable[[Args, int, list[int]], None]
@@ -30,10 +34,13 @@ class Broker:
         """Ask session; `done(answer, errno, fds)` comes once, with ENOTCONN when session is gone. `fds` stay ours."""
         self._next += 1
         self._waiting[self._next] = done
-        data = json.dumps({"id": self._next, "op": op, **args}, separators=(",", ":")).encode()
+        data = _encode({"id": self._next, "op": op, **args}).encode()
         while True:
             try:
-                socket.send_fds(self._sock, [data], list(fds))
+                if fds:
+                    socket.send_fds(self._sock, [data], list(fds))
+                else:
+                    self._sock.send(data)
                 return
             except BlockingIOError:
                 select.select([], [self._sock], [], 1.0)  # session reads all the time: it is a matter of microseconds
@@ -44,20 +51,34 @@ class Broker:
 
     def poll(self) -> None:
         """Take what has arrived, without waiting."""
-        while self._open:
-            try:
-                data, fds, _flags, _addr = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, fds = b"", []
-            if not data:
-                self._open = False
-                self._on_closed()
-                return
-            message = json.loads(data)
-            if "ev" in message:
-                self._on_event(message["ev"], message)
-            else:
-                done = self._waiting.pop(message["id"])
-                done(message, message["errno"], list(fds))
+        while self._open and self.poll_one():
+            continue
+
+    def poll_one(self) -> bool:
+        """Take one message; False when there is none."""
+        try:
+            data, controls, _flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data, controls = b"", []
+        if not data:
+            self._open = False
+            self._on_closed()
+            return False
+        message = json.loads(data.decode())
+        if "ev" in message:
+            self._on_event(message["ev"], message)
+        else:
+            done = self._waiting.pop(message["id"])
+            done(message, message["errno"], descriptors(controls) if controls else [])
+        return True
+
+
+def descriptors(controls: list[tuple[int, int, bytes]]) -> list[int]:
+    """What SCM_RIGHTS messages brought (unix(7))."""
+    fds = array.array("i")
+    for level, kind, data in controls:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % 4])
+    return list(fds)

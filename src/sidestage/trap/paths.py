@@ -68,7 +68,9 @@ class Paths:
             call.cont()  # with AT_EMPTY_PATH it is about the descriptor, which is a real one
             return None
         decision, mapped = self.sup.policy.path(path, write)
-        if decision is Decision.NOT_FOUND:
+        if decision is not Decision.LOCAL and self.sup.skipped(call.tid):
+            call.cont()
+        elif decision is Decision.NOT_FOUND:
             call.fail(e.ENOENT)
         elif decision is Decision.REMOTE:
             return Place(True, mapped)

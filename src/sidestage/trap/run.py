@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sidestage.trap import (
@@ -44,12 +44,15 @@ def run(
     say: Callable[[str], None],
     on_event: Callable[[str, dict[str, Any]], None] = lambda name, args: None,
     files: bool = True,
+    skip: Collection[str] = (),
 ) -> int:
     """Run `argv` (its first is a path) until it ends; returns its exit status, 128+n for a signal.
 
+    Programs named in `skip` are let through when the tree of processes comes to them.
+
     Raises launch.LaunchError when it can't be started.
     """
-    sup = Supervisor(policy, begin, say)
+    sup = Supervisor(policy, begin, say, skip)
     lost: list[str] = []
 
     def lose(text: str) -> None:
@@ -98,7 +101,7 @@ def run(
 
     sup.broker.request("ready", {}, lambda *_: None, [listener])
     sup.watch(woken_r, reap)
-    sup.watch(broker.fileno(), sup.broker.poll)
+    sup.watch(broker.fileno(), sup.broker.poll_one)
     try:
         sup.run(listener)
     finally:

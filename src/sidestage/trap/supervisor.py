@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sidestage.trap import kernel
@@ -96,8 +96,11 @@ Handler = Callable[[Call], None]
 
 
 class Supervisor:
-    def __init__(self, policy: Policy, begin: Begin, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, policy: Policy, begin: Begin, say: Callable[[str], None], skip: Collection[str] = frozenset()
+    ) -> None:
         self.policy, self.hello = policy, begin
+        self._skip = frozenset(skip)
         self.broker: Broker
         self.listener = -1
         self._say, self._said = say, set[str]()
@@ -105,7 +108,7 @@ class Supervisor:
         self.names: set[str] = set()
         self._events: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._epoll = select.epoll()
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[int, Callable[[], object]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._pidfds: dict[int, int] = {}
@@ -132,7 +135,7 @@ class Supervisor:
             self._said.add(text)
             self._say(text)
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
         self._watched[fd] = callback
         self._epoll.register(fd, select.EPOLLIN)
 
@@ -158,6 +161,18 @@ class Supervisor:
             os.close(self._pidfds.pop(next(iter(self._pidfds))))
         pidfd = self._pidfds[tid] = kernel.pidfd_open(tid)
         return kernel.pidfd_getfd(pidfd, descriptor)
+
+    def skipped(self, tid: int) -> bool:
+        """Is this one of the programs that are let through by name? Asked only when a call is about to be the target's."""
+        if not self._skip:
+            return False
+        try:
+            with open(f"/proc/{tid}/cmdline", "rb") as cmdline:
+                first = os.fsdecode(cmdline.read(PAGE).split(b"\0", 1)[0])
+            names = {os.path.basename(first), os.path.basename(os.readlink(f"/proc/{tid}/exe"))}
+        except OSError:
+            return False
+        return not self._skip.isdisjoint(names)
 
     def stop(self) -> None:
         self._ended = True

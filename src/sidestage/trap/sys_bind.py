@@ -24,7 +24,7 @@ def install(sup: Supervisor) -> None:
 def _bind(table: Sockets, call: Call) -> None:
     length = call.args[2] & 0xFFFFFFFF
     address = sockets.parse(call.read(call.args[1], length)) if 16 <= length <= MAX_SOCKADDR else None
-    if address is None or not call.sup.policy.listen(*address):
+    if address is None or not call.sup.policy.listen(*address) or call.sup.skipped(call.tid):
         call.cont()
         return
     with sockets.take(call, call.args[0]) as sock:

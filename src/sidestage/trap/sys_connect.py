@@ -70,7 +70,7 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Addr
             call.fail(code) if code else call.ret()
             return False
     remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, kind)
-    if remote is None:
+    if remote is None or call.sup.skipped(call.tid):
         call.cont()
         return False
     if kind == "udp":
@@ -151,7 +151,7 @@ def _udp(
 def _unix(call: Call, raw: bytes) -> None:
     name = raw[2:]
     path = "@" + os.fsdecode(name[1:]) if name[:1] == b"\0" else os.fsdecode(name.split(b"\0", 1)[0])
-    if not call.sup.policy.unix(path):
+    if not call.sup.policy.unix(path) or call.sup.skipped(call.tid):
         if path.startswith("/") and call.sup.policy.path(path, False)[0] is Decision.NOT_FOUND:
             call.fail(errno.ENOENT)
         else:

@@ -64,7 +64,7 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
     remote = None
     if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
         remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
-    if remote is None:
+    if remote is None or call.sup.skipped(call.tid):
         sock.close()
         call.cont()
         return
