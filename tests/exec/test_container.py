@@ -1,0 +1,74 @@
+"""A container of a real podman as the target: its root file system is a folder, so no image must be pulled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.testkit.target import ROOT, SIDESTAGE, run
+
+# What lets podman run as root inside a machine that is itself confined: no cgroup manager, no higher limits than ours
+PODMAN = ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=10000:10000"]
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    for command in ("podman", "runc", "busybox"):
+        if not shutil.which(command):
+            pytest.skip(f"{command} is not installed")
+    root = tmp_path_factory.mktemp("rootfs")
+    for folder in ("bin", "etc", "srv", "proc", "dev", "sys", "tmp"):
+        (root / folder).mkdir()
+    shutil.copy(shutil.which("busybox") or "", root / "bin")
+    (root / "bin" / "sleep").symlink_to("busybox")
+    (root / "srv" / "file").write_text("in the container\n")
+    name = f"sidestage-test-{uuid.uuid4().hex[:8]}"
+    started = subprocess.run(
+        [*PODMAN, "run", "-d", "--name", name, *LIMITS, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
+         "--rootfs", str(root), "/bin/sleep", "300"], capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    try:
+        yield name
+    finally:
+        subprocess.run([*PODMAN, "rm", "-f", "-t", "0", name], capture_output=True, check=True, timeout=60)
+
+
+def plugged(name: str, argv: list[str]) -> tuple[int, str, str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = run([*SIDESTAGE, "exec", "-t", f"container/{name}", "--", *argv], 60, env)
+    return done.code, done.out, done.err
+
+
+def test_container(container: str) -> None:
+    code = "import json, os, socket; print(json.dumps([socket.gethostname(), os.environ['COLOR'], open('/srv/file').read()]))"
+    status, out, err = plugged(container, [sys.executable, "-c", code])
+    assert status == 0, err
+    assert json.loads(out) == ["boxed", "blue", "in the container\n"]
+
+
+def test_no_such_container(container: str) -> None:
+    del container
+    status, out, err = plugged("nobody-has-this", ["true"])
+    assert (status, out) == (1, "")
+    assert "no container 'nobody-has-this'" in err
+    assert len(err.splitlines()) == 2
+
+
+def test_a_stopped_container(container: str) -> None:
+    stopped = f"{container}-stopped"
+    subprocess.run([*PODMAN, "create", "--name", stopped, *LIMITS, "--rootfs", "/", "true"], check=True, capture_output=True)
+    try:
+        status, _, err = plugged(stopped, ["true"])
+        assert status == 1
+        assert f"start it: podman start {stopped}" in err
+    finally:
+        subprocess.run([*PODMAN, "rm", "-f", stopped], check=True, capture_output=True)
