@@ -41,7 +41,7 @@ UNSEEN = {
     "uselib": "not in kernels since Linux 6.1 unless asked for",
 }  # fmt: skip
 FAMILIES = re.compile(
-    r"open|stat|access|link|mk|rm|rename|ch(own|mod|dir|root)|truncate|xattr|file_[gs]etattr|utime|mount|^exec|handle|at2?$|acct|swap"
+    r"open|stat|access|link|mk|rmdir|rename|ch(own|mod|dir|root)|truncate|xattr|file_[gs]etattr|utime|mount|^exec|handle|[a-z]at2?$|acct|swap"
     r"|sock|connect|bind|listen|accept|peer|send(to|msg|mmsg)|recv|uname|uselib|fanotify|quotactl$"
 )
 BY_DESCRIPTOR = re.compile(r"f(stat|chown|chmod|chdir|truncate|(set|get|list|remove)xattr)$|pkey_|vmsplice|sendfile")
