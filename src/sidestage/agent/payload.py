@@ -26,7 +26,7 @@ READY = b"SIDESTAGE-AGENT-READY\n"
 MAX_NOISE = 64 << 10  # bytes that a wrapped interpreter may print before READY
 BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
-    "sidestage.protocol": ("errors", "messages", "mux", "wire"),
+    "sidestage.protocol": ("body", "errors", "messages", "mux", "wire"),
     "sidestage.stream": ("link", "loop", "pump"),
     "sidestage.agent": ("env", "files", "main", "mirror", "outgoing", "target", "tcp"),
 }

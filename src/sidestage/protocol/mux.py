@@ -8,11 +8,10 @@ grants half windows, so that a sender with a fast reader never stops.
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Union
+from typing import Callable, Deque, Dict, List, Optional, Union
 
-from sidestage.protocol import wire
+from sidestage.protocol import body, wire
 from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import (
     Accepted,
@@ -32,7 +31,7 @@ from sidestage.protocol.messages import (
     Reset,
 )  # fmt: skip
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+_EMFILE = 24
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -114,31 +113,37 @@ class Mux:
     def _on_call(self, call: int, payload: bytes) -> Event:
         if call in self._theirs or len(self._theirs) >= wire.MAX_CALLS:
             raise ProtocolError("too many calls, or one twice")
-        head, raw = _split(payload)
+        head, raw = body.split(payload)
         self._theirs[call] = True
-        return Called(call, _text(head, "op"), _dict(head, "args"), raw)
+        return Called(call, body.text(head, "op"), body.obj(head, "args"), raw)
 
     def _on_reply(self, call: int, payload: bytes) -> Event:
         self._answered(call)
-        head, raw = _split(payload)
+        head, raw = body.split(payload)
         return Replied(call, head, raw)
 
     def _on_fail(self, call: int, payload: bytes) -> Event:
         self._answered(call)
-        head = _json(payload)
-        return CallFailed(call, _errno(head), _text(head, "text"))
+        head = body.load(payload)
+        return CallFailed(call, body.errno_of(head), body.text(head, "text"))
 
     def _answered(self, call: int) -> None:
         if self._calls.pop(call, None) is None:
             raise ProtocolError(f"answer to call {call}, which was not asked")
 
-    def _on_open(self, channel: int, payload: bytes) -> Event:
-        if channel & 1 == self._parity or channel <= self._seen or len(self._channels) >= wire.MAX_CHANNELS:
+    def _on_open(self, channel: int, payload: bytes) -> Optional[Event]:
+        if channel & 1 == self._parity or channel <= self._seen:
             raise ProtocolError(f"channel {channel} can't be opened")
-        head = _json(payload)
+        head = body.load(payload)
+        event = Opened(channel, body.text(head, "kind"), body.obj(head, "args"))
         self._seen = channel
+        if len(self._channels) >= wire.MAX_CHANNELS:
+            # No fault of the peer: both sides open towards the one limit, and an OPEN overtakes the RESET that made room.
+            self._no_flood()
+            self._frame(wire.REFUSE, channel, body.failure(_EMFILE, "too many channels"))
+            return None
         self._channels[channel] = _Channel(self._window, False)
-        return Opened(channel, _text(head, "kind"), _dict(head, "args"))
+        return event
 
     def _on_accept(self, channel: int, payload: bytes) -> Optional[Event]:
         state = self._known(channel)
@@ -147,7 +152,7 @@ class Mux:
         if state.open or channel & 1 != self._parity:
             raise ProtocolError(f"channel {channel} accepted twice, or by its opener")
         state.open = True
-        return Accepted(channel, _json(payload))
+        return Accepted(channel, body.load(payload))
 
     def _on_refuse(self, channel: int, payload: bytes) -> Optional[Event]:
         state = self._known(channel)
@@ -155,9 +160,9 @@ class Mux:
             return None
         if state.open or channel & 1 != self._parity:
             raise ProtocolError(f"channel {channel} refused after it was accepted, or by its opener")
-        head = _json(payload)
+        head = body.load(payload)
         del self._channels[channel]
-        return Refused(channel, _errno(head), _text(head, "text"))
+        return Refused(channel, body.errno_of(head), body.text(head, "text"))
 
     def _on_data(self, channel: int, payload: bytes) -> Optional[Event]:
         state = self._known(channel)
@@ -196,12 +201,11 @@ class Mux:
         return Credit(channel, state.credit)
 
     def _on_event(self, _channel: int, payload: bytes) -> Event:
-        head = _json(payload)
-        return Noticed(_text(head, "name"), _dict(head, "args"))
+        head = body.load(payload)
+        return Noticed(body.text(head, "name"), body.obj(head, "args"))
 
     def _on_ping(self, token: int, payload: bytes) -> None:
-        if len(self._control) > 4 * wire.MAX_CALLS:
-            raise ProtocolError("flood of pings")
+        self._no_flood()
         self._frame(wire.PONG, token)
 
     def _on_pong(self, token: int, payload: bytes) -> Event:
@@ -209,6 +213,11 @@ class Mux:
 
     def _on_bye(self, _channel: int, payload: bytes) -> Event:
         return Bye()
+
+    def _no_flood(self) -> None:
+        """The mux's own answers don't pile up without bound for a peer that doesn't read them."""
+        if len(self._control) > 4 * wire.MAX_CALLS:
+            raise ProtocolError("flood of pings or channels")
 
     def _known(self, channel: int) -> Optional[_Channel]:
         state = self._channels.get(channel)
@@ -226,16 +235,16 @@ class Mux:
         call = self._next_call
         self._next_call = call % 0xFFFFFFFF + 1
         self._calls[call] = True
-        self._frame(wire.CALL, call, _join({"op": op, "args": args}, raw))
+        self._frame(wire.CALL, call, body.join({"op": op, "args": args}, raw))
         return call
 
     def reply(self, call: int, result: Args, raw: bytes = b"") -> None:
+        self._frame(wire.REPLY, call, body.join(result, raw))
         del self._theirs[call]
-        self._frame(wire.REPLY, call, _join(result, raw))
 
     def fail(self, call: int, errno: int, text: str = "") -> None:
+        self._frame(wire.FAIL, call, body.failure(errno, text))
         del self._theirs[call]
-        self._frame(wire.FAIL, call, _dump({"errno": errno, "text": text}))
 
     def open(self, kind: str, args: Args) -> int:
         if len(self._channels) >= wire.MAX_CHANNELS:
@@ -243,18 +252,18 @@ class Mux:
         channel = self._next_channel
         self._next_channel += 2
         self._channels[channel] = _Channel(self._window, False)
-        self._frame(wire.OPEN, channel, _dump({"kind": kind, "args": args}))
+        self._frame(wire.OPEN, channel, body.dump({"kind": kind, "args": args}))
         return channel
 
     def accept(self, channel: int, info: Args) -> None:
         state = self._channels.get(channel)
         if state is not None:
             state.open = True
-            self._frame(wire.ACCEPT, channel, _dump(info))
+            self._frame(wire.ACCEPT, channel, body.dump(info))
 
     def refuse(self, channel: int, errno: int, text: str = "") -> None:
         if self._channels.pop(channel, None) is not None:
-            self._frame(wire.REFUSE, channel, _dump({"errno": errno, "text": text}))
+            self._frame(wire.REFUSE, channel, body.failure(errno, text))
 
     def writable(self, channel: int) -> int:
         state = self._channels.get(channel)
@@ -277,6 +286,8 @@ class Mux:
     def send_eof(self, channel: int) -> None:
         state = self._channels.get(channel)
         if state is not None and not state.eof_out:
+            if not state.open:
+                raise ProtocolError(f"channel {channel} ended before it is open", remote=False)
             state.eof_out = True
             self._after_data(wire.EOF, channel)
             self._forget_if_done(channel, state)
@@ -296,7 +307,7 @@ class Mux:
             state.owed = 0
 
     def event(self, name: str, args: Args) -> None:
-        self._frame(wire.EVENT, 0, _dump({"name": name, "args": args}))
+        self._frame(wire.EVENT, 0, body.dump({"name": name, "args": args}))
 
     def ping(self, token: int) -> None:
         self._frame(wire.PING, token)
@@ -340,52 +351,3 @@ class Mux:
             size += len(header) + len(part)
         self._pending -= size
         return out
-
-
-def _dump(value: Args) -> bytes:
-    return _encode(value).encode()
-
-
-def _join(head: Args, raw: bytes) -> bytes:
-    data = _dump(head)
-    return b"".join((wire.LENGTH.pack(len(data)), data, raw))
-
-
-def _json(data: bytes) -> Args:
-    try:
-        value = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"malformed JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ProtocolError("JSON that is no object")
-    return value
-
-
-def _split(payload: bytes) -> "tuple[Args, bytes]":
-    if len(payload) < wire.LENGTH.size:
-        raise ProtocolError("short payload")
-    end = wire.LENGTH.size + wire.LENGTH.unpack_from(payload)[0]
-    if end > len(payload):
-        raise ProtocolError("JSON longer than its frame")
-    return _json(payload[wire.LENGTH.size : end]), payload[end:]
-
-
-def _text(head: Args, key: str) -> str:
-    value: Any = head.get(key)
-    if not isinstance(value, str):
-        raise ProtocolError(f"{key!r} is missing or no text")
-    return value
-
-
-def _dict(head: Args, key: str) -> Args:
-    value: Any = head.get(key)
-    if not isinstance(value, dict):
-        raise ProtocolError(f"{key!r} is missing or no object")
-    return value
-
-
-def _errno(head: Args) -> int:
-    value: Any = head.get("errno")
-    if not isinstance(value, int) or not 0 < value < 4096:  # MAX_ERRNO, include/linux/err.h
-        raise ProtocolError("'errno' is missing or no error number")
-    return value

@@ -178,10 +178,15 @@ class Link:
     # -- the peer's doings --
 
     def _accepted(self, event: Accepted) -> None:
-        self._handlers[event.channel].on_accepted(event.info)
+        # An earlier event of the same batch may have made its handler reset this channel.
+        handler = self._handlers.get(event.channel)
+        if handler is not None:
+            handler.on_accepted(event.info)
 
     def _refused(self, event: Refused) -> None:
-        self._handlers.pop(event.channel).on_refused(event.errno, event.text)
+        handler = self._handlers.pop(event.channel, None)
+        if handler is not None:
+            handler.on_refused(event.errno, event.text)
 
     def _data(self, event: Data) -> None:
         handler = self._handlers.get(event.channel)
