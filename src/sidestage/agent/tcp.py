@@ -13,6 +13,7 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 MAX_CONNECTIONS = 4096  # followed at once; further ones are not mirrored, and counted
 MAX_PENDING = 1 << 20  # bytes out of order kept for one connection
 MAX_TOTAL = 16 << 20  # and for all together
+COST = 256  # bytes that a kept segment takes beside its data: a client can send segments of one byte
 
 Key = Tuple[bytes, int, bytes, int]  # client address, client port, server address, server port
 
@@ -59,10 +60,11 @@ Event = Union[Started, Bytes, Ended, Aborted, Dropped]
 
 
 class _Connection:
-    __slots__ = ("ended", "expected", "fin", "held", "pending", "server_fin")
+    __slots__ = ("ended", "expected", "fin", "held", "pending", "server_fin", "start")
 
-    def __init__(self, expected: int) -> None:
-        self.expected = expected  # the next sequence number of the client
+    def __init__(self, start: int) -> None:
+        self.start = start  # the sequence number of the client's first byte
+        self.expected = start  # and of the next one
         self.pending: Dict[int, bytes] = {}
         self.held = 0
         self.fin: Optional[int] = None  # sequence number of the client's FIN
@@ -100,8 +102,8 @@ class Reassembler:
         if segment.flags & SYN:
             start = (segment.seq + 1) & 0xFFFFFFFF
             if connection is not None:
-                if connection.expected == start and not connection.ended:
-                    return events  # the SYN again
+                if connection.start == start and not connection.ended:
+                    return events  # the SYN again, perhaps late
                 self.forget(key)  # the port is used anew
                 events.append(Aborted(key))
             if len(self._connections) >= MAX_CONNECTIONS:
@@ -119,10 +121,11 @@ class Reassembler:
             connection.fin = (segment.seq + len(segment.data)) & 0xFFFFFFFF
         if segment.data:
             self._take(connection, segment.seq, segment.data)
-            if connection.held > MAX_PENDING or self._held > MAX_TOTAL:
-                self.forget(key)
-                return [*events, Dropped(key)]
-        return events + self._deliver(key, connection)
+        events += self._deliver(key, connection)
+        if connection.held > MAX_PENDING or (connection.held and self._held > MAX_TOTAL):
+            self.forget(key)
+            events.append(Dropped(key))
+        return events
 
     def _take(self, connection: _Connection, seq: int, data: bytes) -> None:
         behind = _distance(connection.expected, seq)
@@ -131,10 +134,12 @@ class Reassembler:
             seq = connection.expected
         old = connection.pending.get(seq)
         if data and (old is None or len(old) < len(data)):
-            grown = len(data) - len(old or b"")
             connection.pending[seq] = data
-            connection.held += grown
-            self._held += grown
+            self._hold(connection, len(data) + COST if old is None else len(data) - len(old))
+
+    def _hold(self, connection: _Connection, size: int) -> None:
+        connection.held += size
+        self._held += size
 
     def _deliver(self, key: Key, connection: _Connection) -> List[Event]:
         parts: List[bytes] = []
@@ -146,8 +151,7 @@ class Reassembler:
                 if data is None:
                     break
             else:
-                connection.held -= len(data)
-                self._held -= len(data)
+                self._hold(connection, -len(data) - COST)
             parts.append(data)
             connection.expected = (connection.expected + len(data)) & 0xFFFFFFFF
         events: List[Event] = [Bytes(key, b"".join(parts))] if parts else []
@@ -164,8 +168,7 @@ class Reassembler:
             ahead = _distance(connection.expected, seq)
             if ahead <= 0:
                 data = connection.pending.pop(seq)
-                connection.held -= len(data)
-                self._held -= len(data)
+                self._hold(connection, -len(data) - COST)
                 if len(data) > -ahead:
                     return data[-ahead:]
         return None
