@@ -214,7 +214,7 @@ class _Flow:
 
 
 def parse(protocol: int, packet: bytes) -> Optional[Segment]:
-    """A TCP segment of an IP packet; None for others and for cut or fragmented ones (RFC 791, RFC 8200)."""
+    """A TCP segment of an IP packet; None for others and for cut, broken or fragmented ones (RFC 791, RFC 8200)."""
     try:
         if protocol == _ETH_P_IP:
             start, end = (packet[0] & 15) * 4, struct.unpack_from("!H", packet, 2)[0] or len(packet)
@@ -231,8 +231,11 @@ def parse(protocol: int, packet: bytes) -> Optional[Segment]:
         source_port, target_port, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", packet, start)
     except (struct.error, IndexError):
         return None
-    data = packet[start + (offset >> 4) * 4 : end]
-    return Segment(source, source_port, target, target_port, seq, ack, flags, data)
+    body = start + (offset >> 4) * 4
+    # The target's kernel drops what contradicts itself, so it must not be told as data.
+    if start < 20 or not start + 20 <= body <= end <= len(packet):
+        return None
+    return Segment(source, source_port, target, target_port, seq, ack, flags, packet[body:end])
 
 
 def _bind_everywhere(sock: socket.socket) -> None:
