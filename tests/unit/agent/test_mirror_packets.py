@@ -68,7 +68,8 @@ TAKEN: dict[str, tuple[int, bytes, Segment]] = {
     "IPv6 jumbogram": (IP6, v6(tcp(5000, 80), length=0), segment(True, 5000, 80)),
 }
 LEFT = {
-    "another port": (IP4, v4(tcp(81, 5000))), "its bytes swapped": (IP4, v4(tcp(0x5000, 5000))), "UDP": (IP4, v4(tcp(5000, 80), 17)),
+    "another port": (IP4, v4(tcp(81, 5000))), "its bytes swapped": (IP4, v4(tcp(0x5000, 5000))),
+    "UDP": (IP4, v4(tcp(5000, 80), 17)),
     "a later fragment": (IP4, v4(tcp(5000, 80), fragment=1)), "the last fragment": (IP4, v4(tcp(5000, 80), fragment=0x1FFF)),
     "the port's number in the data": (IP4, v4(tcp(5000, 5001, struct.pack("!HH", 80, 80)))), "cut": (IP4, v4(tcp(5000, 80))[:21]),
     "ARP": (ARP, v4(tcp(5000, 80))), "a tag that the card left in": (VLAN, struct.pack("!HH", 5, IP4) + v4(tcp(5000, 80))),
