@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Tuple
 FIRST = 128 << 10  # bytes that come along with an open
 MAX_READ = 1 << 20  # bytes of one read
 ENTRIES = 4096  # of a directory in one answer
+LISTING = 1 << 20  # bytes of JSON that they may take there: an answer is one frame
 MAX_HANDLES = 65536  # open at once; more is a leak of the laptop's side
 _OPENAT2 = 437  # on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
@@ -84,13 +85,22 @@ class Files:
         """The next (name, inode, d_type as of readdir(3)), without `.` and `..`; none at the end."""
         if handle not in self._listings:
             self._listings[handle] = os.scandir(self._fd(handle))
-        return [(entry.name, entry.inode(), _type(entry)) for entry in islice(self._listings[handle], ENTRIES)]
+        found: List[Tuple[str, int, int]] = []
+        left = LISTING
+        for entry in islice(self._listings[handle], ENTRIES):
+            found.append((entry.name, entry.inode(), _type(entry)))
+            left -= 12 * len(entry.name) + 32  # a character takes up to 12 bytes of JSON, the numbers less than 32
+            if left < 4096:  # not enough for any further name
+                break
+        return found
 
     def close(self, handle: int) -> None:
+        fd = self._fd(handle)
         listing = self._listings.pop(handle, None)
         if listing is not None:
             listing.close()
-        os.close(self._handles.pop(handle))
+        os.close(fd)
+        del self._handles[handle]
 
     def _fd(self, handle: int) -> int:
         try:
@@ -146,7 +156,10 @@ def _type(entry: "os.DirEntry[str]") -> int:
         return 4
     if entry.is_file(follow_symlinks=False):
         return 8
-    return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) >> 12  # IFTODT of <dirent.h>
+    try:
+        return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) >> 12  # IFTODT of <dirent.h>
+    except OSError:
+        return 0  # DT_UNKNOWN: it has just gone
 
 
 def _stat(info: os.stat_result) -> List[int]:
