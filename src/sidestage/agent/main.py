@@ -27,8 +27,6 @@ Answer = Tuple[Args, bytes]
 
 def run(args: Args) -> None:
     """`{pid: int | None, session: str}`; ends the process."""
-    if sys.version_info < (3, 9):
-        _die(NO_PYTHON, "Python 3.9 or later is needed beside the target, this is " + sys.version.split()[0])
     # Nothing but the link may use the stream: a stray print would break it.
     stream_in, stream_out = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

@@ -56,7 +56,7 @@ def preamble(python: str | None = None) -> bytes:
 def command(python: str, args: Mapping[str, object]) -> list[str]:
     """The command line that starts an agent; `args` are main.run's, as JSON."""
     text = _read(os.path.join(_folder(), "agent", "stage0.py"))
-    code = "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    code = "\n".join(line.partition("  # ")[0] for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return [python, "-I", "-S", "-u", "-X", "utf8", "-c", code, json.dumps(dict(args))]
 
 

@@ -1,5 +1,9 @@
-# The text given to `python -c`: unpacks the payload into sys.modules and runs the agent. Kept below 1 KiB.
+# The text given to `python -c`: unpacks the payload into sys.modules and runs the agent. Kept below 1200 bytes.
 import json, os, struct, sys, zlib
+
+if sys.version_info < (3, 9):  # main.NO_PYTHON; here, as older ones can't even import the rest
+    os.write(2, b"Python 3.9 or later is needed beside the target, this is %d.%d\n" % sys.version_info[:2])
+    sys.exit(95)
 
 def take(n):
     data = b""
