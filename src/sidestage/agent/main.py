@@ -14,6 +14,7 @@ from sidestage.agent.files import Files
 from sidestage.agent.mirror import Mirror
 from sidestage.agent.outgoing import Outgoing
 from sidestage.agent.target import Target
+from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 
@@ -92,10 +93,13 @@ class Agent:
                 result, data = self._ops[op](args)
         except OSError as error:
             self._link.fail(call, error.errno or errno.EIO, error.strerror or "")
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             self._link.fail(call, errno.EINVAL, repr(error))
         else:
-            self._link.reply(call, result, data)
+            try:
+                self._link.reply(call, result, data)
+            except ProtocolError as error:  # an environment of more than a frame
+                self._link.fail(call, errno.EMSGSIZE, str(error))
 
     def _hello(self, args: Args) -> Answer:
         target = self._target

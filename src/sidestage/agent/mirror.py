@@ -48,19 +48,26 @@ class Mirror:
         self._reporting = False
 
     def subscribe(self, port: int) -> None:
-        """Mirror connections to `port` that start from now on; raises OSError (EPERM without CAP_NET_RAW)."""
+        """Mirror connections to `port` that start from now on; raises OSError (EPERM without CAP_NET_RAW), ValueError."""
+        if not 0 < port < 65536:
+            raise ValueError(f"{port} is no port")
         if self._sock is None:
-            self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
             try:
-                self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            except PermissionError:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
-            # Bound only when the filter is in place, so that nothing unasked for is ever received.
-            self._filter(port)
-            _bind_everywhere(self._sock)
+                try:
+                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER)
+                except PermissionError:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+                # Bound only when the filter is in place, so that nothing unasked for is ever received.
+                self._filter(sock, port)
+                _bind_everywhere(sock)
+            except BaseException:
+                sock.close()
+                raise
+            self._sock = sock
+            self._loop.watch(sock.fileno(), select.EPOLLIN, self._readable)
         else:
-            self._filter(port)
+            self._filter(self._sock, port)
         self._reassembler.ports[port] = self._reassembler.ports.get(port, 0) + 1
 
     def unsubscribe(self, port: int) -> None:
@@ -71,15 +78,14 @@ class Mirror:
             if not ports[port]:
                 del ports[port]
 
-    def _filter(self, new: int) -> None:
+    def _filter(self, sock: socket.socket, new: int) -> None:
         ports = sorted({new, *self._reassembler.ports, *(key[3] for key in self._flows)})
         if len(ports) > MAX_PORTS:
             raise OSError(errno.E2BIG, f"more than {MAX_PORTS} ports")
         program = packet_filter(ports)
         code = ctypes.create_string_buffer(program, len(program))
         fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-        assert self._sock is not None
-        self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
     def _readable(self, _events: int) -> None:
         assert self._sock is not None

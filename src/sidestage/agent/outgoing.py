@@ -30,8 +30,8 @@ class Outgoing:
         try:
             self._kinds[kind](channel, args)
         except OSError as error:
-            self._link.refuse(channel, error.errno or errno.EIO)
-        except (KeyError, ValueError, TypeError) as error:
+            self._link.refuse(channel, error.errno or errno.EINVAL)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             self._link.refuse(channel, errno.EINVAL, str(error))
 
     def _tcp(self, channel: int, args: Args) -> None:
@@ -56,7 +56,7 @@ class Outgoing:
         DatagramPump(self._loop, self._link, channel, sock).start()
 
     def _unix(self, channel: int, args: Args) -> None:
-        path, kind = args["path"], _UNIX[args["type"]]
+        path, kind = os.fsdecode(args["path"]), _UNIX[args["type"]]
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         try:
             if path.startswith("\0"):
