@@ -1,0 +1,241 @@
+"""The client of the Kubernetes API: requests, watches, and connections that become WebSockets. Blocking; nothing but stdlib.
+
+One `Api` keeps one connection for its requests, one at a time; a watch and an upgrade each have their own. Credentials that are
+refused (401) are renewed once. Overload (429, 503 with Retry-After) is waited out, as client-go does.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from sidestage import __version__
+from sidestage.cluster import dial, http, tls
+from sidestage.cluster.auth import Credentials
+from sidestage.cluster.errors import ApiError, ClusterError, from_status, text_of
+from sidestage.cluster.kubeconfig import Access, load
+
+__all__ = ["Api", "ApiError", "ClusterError", "Upgraded", "connect", "path_of"]
+
+TIMEOUT = 30.0  # seconds for a whole answer
+RETRIES = 3  # of a request that the API server puts off
+MAX_DELAY = 5.0  # seconds; a longer Retry-After is not waited for, but tried after this
+MAX_ERROR = 1 << 20
+MAX_LINE = 16 << 20  # bytes of one event; etcd holds objects of 1.5 MiB
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
+
+
+@dataclass(slots=True)
+class Upgraded:
+    """A connection that speaks WebSocket now; blocking, without a time-out."""
+
+    sock: socket.socket  # an ssl.SSLSocket for https: look at pending() before waiting
+    protocol: str
+    leftover: bytes  # read already, belongs before what `sock` gives
+
+
+class Api:
+    def __init__(self, access: Access) -> None:
+        self.access, self.namespace = access, access.namespace
+        self._server = dial.url(access.cluster.server, ("https", "http"), f"the server of {access}")
+        self._proxy = dial.proxy_for(self._server, access.cluster.proxy_url)
+        self._credentials = Credentials(access)
+        self._tls: tuple[tls.Certificate | None, ssl.SSLContext] | None = None
+        self._lock = threading.RLock()
+        self._idle: http.Http | None = None
+
+    def request(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None,
+        content_type: str = "application/json", timeout: float = TIMEOUT,
+    ) -> Any:  # fmt: skip
+        """The answer's JSON (or text, where it is none). Raises ApiError, ClusterError."""
+        data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = [("Accept", "application/json")]
+        if data or method in ("POST", "PUT", "PATCH"):
+            headers += [("Content-Type", content_type), ("Content-Length", str(len(data)))]
+        target = self._target(path, urlencode(query or {}))
+        with self._lock:
+            connection, head = self._send(method, target, headers, data, timeout)
+            try:
+                answer = http.whole(connection.body(head, method))
+            except OSError as error:
+                connection.close()
+                raise self._unreachable(error) from error
+            self._keep(connection)
+        try:
+            return json.loads(answer) if "json" in head.headers.get("content-type", "") else answer.decode(errors="replace")
+        except ValueError as error:
+            raise ClusterError(f"{self._server.address} answered with broken JSON", "is it an API server?") from error
+
+    def watch(self, path: str, *, query: Mapping[str, str] | None = None, timeout: float) -> Iterator[dict[str, Any]]:
+        """Events {type, object} until `timeout` seconds are over or the server ends it; an ERROR event raises ApiError."""
+        ends = time.monotonic() + timeout
+        wanted = {**(query or {}), "watch": "true", "timeoutSeconds": str(max(1, int(timeout) + 1))}
+        with self._lock:
+            connection, head = self._send(
+                "GET", self._target(path, urlencode(wanted)), [("Accept", "application/json")], b"", timeout, fresh=True
+            )  # fmt: skip
+        with closing(connection):
+            for line in _lines(connection.body(head), ends):
+                event = json.loads(line)
+                if event.get("type") == "ERROR":
+                    status = event.get("object") or {}
+                    raise ApiError(int(status.get("code") or 500), str(status.get("reason")), str(status.get("message")))
+                yield event
+
+    def upgrade(
+        self, path: str, query: Sequence[tuple[str, str]], protocols: Sequence[str], timeout: float = TIMEOUT
+    ) -> Upgraded:
+        """A new connection, authenticated and made a WebSocket (RFC 6455 4.1). Raises ApiError, ClusterError."""
+        key = base64.b64encode(os.urandom(16))
+        headers = [
+            ("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Key", key.decode()),
+            ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Protocol", ", ".join(protocols)),
+        ]  # fmt: skip
+        with self._lock:
+            connection, head = self._send("GET", self._target(path, urlencode(query)), headers, b"", timeout, fresh=True)
+        proof = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest()).decode()
+        chosen = head.headers.get("sec-websocket-protocol", "")
+        if head.status != 101 or head.headers.get("sec-websocket-accept") != proof or chosen not in protocols:
+            connection.close()
+            why = f"{head.status} {head.phrase}" if head.status != 101 else f"protocol {chosen!r}"
+            raise ClusterError(
+                f"no WebSocket through {self._server.address} ({why})", "a proxy on the way may forbid it; Kubernetes 1.29 or later"
+            )
+        connection.sock.settimeout(None)
+        return Upgraded(connection.sock, chosen, connection.leftover())
+
+    def close(self) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle.close()
+            self._idle = None
+
+    def _target(self, path: str, query: str) -> str:
+        return f"{self._server.path}{path}" + (f"?{query}" if query else "")
+
+    def _send(
+        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, timeout: float, fresh: bool = False
+    ) -> tuple[http.Http, http.Head]:
+        """One answer below 400, its body unread."""
+        retries, renewed = RETRIES, False
+        while True:
+            connection, head = self._exchange(method, target, headers, body, timeout, fresh)
+            if head.status < 400:
+                return connection, head
+            try:
+                said = http.whole(connection.body(head, method), MAX_ERROR)
+            except OSError:
+                connection.keep, said = False, b""
+            if fresh:
+                connection.close()
+            else:
+                self._keep(connection)
+            if head.status == 401 and not renewed and self._credentials.forget():
+                renewed = True
+                self.close()  # a certificate belongs to its connection
+            elif head.status in (429, 503) and "retry-after" in head.headers and retries:
+                retries -= 1
+                wait = head.headers["retry-after"]
+                time.sleep(min(float(wait) if wait.isdecimal() else 1.0, MAX_DELAY))
+            else:
+                raise from_status(head.status, head.phrase, said)
+
+    def _exchange(
+        self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, timeout: float, fresh: bool
+    ) -> tuple[http.Http, http.Head]:
+        common = [("Host", self._server.address), ("User-Agent", f"sidestage/{__version__}")]
+        sent = [*common, *self._credentials.headers(), *headers]
+        connection = None if fresh else self._reuse()
+        if connection is not None:
+            try:
+                return connection, connection.send(method, target, sent, body, timeout)
+            except OSError as error:
+                connection.close()
+                if isinstance(error, TimeoutError) or method not in ("GET", "HEAD"):
+                    raise self._unreachable(error) from error
+                # It went stale in that moment; asking twice does no harm.
+        try:
+            connection = http.Http(dial.dial(self._server, self._proxy, self._context(), self.access.cluster.tls_server_name))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        try:
+            return connection, connection.send(method, target, sent, body, timeout)
+        except OSError as error:
+            connection.close()
+            raise self._unreachable(error) from error
+
+    def _reuse(self) -> http.Http | None:
+        connection, self._idle = self._idle, None
+        if connection is None:
+            return None
+        if select.select([connection.sock], [], [], 0)[0]:  # nobody asked: it is the end, or nonsense
+            connection.close()
+            return None
+        return connection
+
+    def _keep(self, connection: http.Http) -> None:
+        if connection.keep and self._idle is None:
+            self._idle = connection
+        else:
+            connection.close()
+
+    def _context(self) -> ssl.SSLContext | None:
+        if self._server.scheme != "https":
+            return None
+        certificate = self._credentials.certificate()
+        if self._tls is None or self._tls[0] != certificate:
+            self._tls = certificate, tls.context(self.access.cluster, certificate)
+        return self._tls[1]
+
+    def _unreachable(self, error: OSError) -> ClusterError:
+        where = f"the API server {self._server.address} ({self.access})"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ClusterError(
+                f"{where} has a certificate that is not to be trusted: {error.verify_message}",
+                "correct certificate-authority or tls-server-name in the kubeconfig; a VPN or proxy may stand between",
+            )
+        if isinstance(error, ssl.SSLError):
+            cure = "check server and client certificate in the kubeconfig"
+            return ClusterError(f"TLS with {where} failed: {text_of(error)}", cure)
+        if isinstance(error, socket.gaierror):
+            cure = "check network and VPN, and the kubeconfig's server"
+            return ClusterError(f"the name of {where} is unknown: {text_of(error)}", cure)
+        return ClusterError(f"can't reach {where}: {text_of(error)}", "check network and VPN; does `kubectl version` work?")
+
+
+def connect(kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> Api:
+    """A client for a context of the kubeconfig, as kubectl would choose it. Nothing is sent yet. Raises ClusterError."""
+    return Api(load(kubeconfig, context, namespace))
+
+
+def path_of(*parts: str) -> str:
+    """A path of names, each quoted."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _lines(pieces: Iterator[bytes], ends: float) -> Iterator[bytes]:
+    """Whole lines, until the time-out; a line that it cuts is dropped."""
+    rest = b""
+    try:
+        for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line for line in lines if line.strip())
+            if len(rest) > MAX_LINE:
+                raise ClusterError(f"an event is longer than {MAX_LINE >> 20} MiB", "watch fewer objects")
+            if time.monotonic() >= ends:
+                return
+    except OSError:  # timed out, or cut: the caller asks again if it wants more
+        return
