@@ -29,14 +29,14 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers (POSIX 2.8.2)
 def main(options: ExecOptions) -> int:
     """Run the command plugged into the target; returns its exit status. Raises UserError."""
     _refuse_nested()
+    progress = Progress(options.output)
     try:
-        settings = config.load(options.config_file, options.overrides)
+        settings = config.load(options.config_file, options.overrides, say=progress.warn)
     except config.ConfigError as error:
-        raise UserError("configuration: " + str(error), "`sidestage verify-config FILE` checks it") from error
+        raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
     spec = _target(options.target or settings.target)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
-    progress = Progress(options.output)
     session = os.urandom(8).hex()
     name = f"{spec.kind}{'/' if spec.name else ''}{spec.name}"
     with progress.task(f"plugging into {name}"):

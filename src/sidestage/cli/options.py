@@ -22,19 +22,20 @@ class ExecOptions:
     debug: bool = False
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message, f"see `{self.prog} --help`", USAGE)
 
 
 def exec_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="sidestage exec",
         usage="sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]",
         description="Run COMMAND as if it were inside TARGET.",
     )
     add = parser.add_argument
     add("-t", "--target", metavar="TARGET", help="process/PID, container/NAME or targetless")
+    add("-k", "--key", metavar="KEY", help="names the session; `{{ key }}` in a configuration that is a template")
     add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
     add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
     add("--incoming", choices=["mirror", "off"], help="what becomes of the target's incoming traffic")
@@ -65,6 +66,7 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
     if not command:
         raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
     keys: tuple[tuple[str, Any], ...] = (
+        ("key", given.key),
         ("feature.fs.mode", given.fs_mode),
         ("feature.network.incoming.mode", given.incoming),
         ("feature.network.outgoing.tcp", False if given.no_outgoing or given.no_tcp_outgoing else None),

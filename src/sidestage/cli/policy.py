@@ -24,6 +24,12 @@ BUILD_TOOLS = frozenset(
     "debugserver jspawnhelper bazel-real clang clang++".split()
 )
 
+# What the SDKs of AWS prefer to the role of a pod; hidden only where it is this machine's.
+AWS_CREDENTIALS = (
+    "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -36,11 +42,13 @@ class Rules:
 def rules(config: Config, command: Sequence[str], incoming: IncomingRules) -> Rules:
     """Raises UserError for a pattern or filter that can't be read."""
     feature, network = config.feature, config.feature.network
+    home = os.path.expanduser("~")
+    hidden = (f"^{re.escape(home)}/\\.aws(/|$)",) if feature.magic.aws else ()
     try:
         files = FilesPolicy(
             Mode(feature.fs.mode), read_write=feature.fs.read_write, read_only=feature.fs.read_only,
-            local=feature.fs.local, not_found=feature.fs.not_found, mapping=feature.fs.mapping,
-            home=os.path.expanduser("~"), cwd=os.getcwd(), executable=command[0],
+            local=feature.fs.local, not_found=(*feature.fs.not_found, *hidden), mapping=feature.fs.mapping,
+            home=home, cwd=os.getcwd(), executable=command[0],
             tempdir=os.environ.get("TMPDIR", "/tmp"), search_path=os.get_exec_path(),
         )  # fmt: skip
         outgoing = OutgoingRules(
@@ -56,7 +64,8 @@ def rules(config: Config, command: Sequence[str], incoming: IncomingRules) -> Ru
         raise UserError(f"configuration: {error}", "correct the pattern or filter") from error
     env = EnvRules(
         include=feature.env.include, exclude=feature.env.exclude, override=feature.env.override,
-        mapping=tuple(feature.env.mapping.items()), unset=feature.env.unset, from_file=_env_file(feature.env.env_file),
+        mapping=tuple(feature.env.mapping.items()), from_file=_env_file(feature.env.env_file),
+        unset=feature.env.unset, hidden=AWS_CREDENTIALS if feature.magic.aws else (),
     )  # fmt: skip
     return Rules(env, files, incoming, outgoing)
 

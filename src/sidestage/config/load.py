@@ -1,77 +1,104 @@
-"""Finds, reads and checks the configuration; all errors at once, each with file, key and the nearest right word.
+"""Finds, reads and checks the configuration.
 
-Precedence: flag, then environment (SIDESTAGE_TARGET, SIDESTAGE_CONFIG_FILE), then file, then default.
+Precedence: flag, then environment variable (environment.py), then file, then default. A file may be a template (template.py)
+and may be mirrord's (foreign.py). All errors at once, each with file, line, key and the nearest right word.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
 import os
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from sidestage.config.schema import MODE_SHORT, NOT_YET, SHORT, Config
+from sidestage.config import environment, foreign
+from sidestage.config.check import build, long_form
+from sidestage.config.schema import Config
 
-FOLDER = ".sidestage"
-NAMES = ("sidestage.json", "sidestage.toml", "sidestage.yaml", "sidestage.yml")
+PLACES = (
+    *(f".sidestage/sidestage.{suffix}" for suffix in ("json", "toml", "yaml", "yml")),
+    *(f".mirrord/mirrord.{suffix}" for suffix in ("json", "toml", "yaml", "yml")),
+)
 
 
 class ConfigError(Exception):
-    """`problems` is a list of lines, each naming key, cause and cure."""
+    """`problems` is a list of lines, each naming key, cause and cure; `source` is the file, or what else they are in."""
 
-    def __init__(self, source: str, problems: list[str]) -> None:
-        super().__init__(f"{source}: " + "; ".join(problems))
-        self.source, self.problems = source, problems
+    def __init__(self, source: str, problems: list[str], lines: Mapping[str, int] | None = None) -> None:
+        self.source, self.problems, self.lines = source, problems, dict(lines or {})
+        super().__init__("\n  ".join(self.located()))
+
+    def located(self) -> list[str]:
+        """Each problem behind `file:line:`, as compilers write it."""
+        return [f"{self.source}{self._at(problem)}: {problem}" for problem in self.problems]
+
+    def _at(self, problem: str) -> str:
+        line = self.lines.get(problem)
+        return f":{line}" if line else ""
 
 
-def load(path: str | None, overrides: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in force; `overrides` maps dotted keys to values. Raises ConfigError."""
-    file = _find(path or environ.get("SIDESTAGE_CONFIG_FILE"))
-    tree = _read(file) if file else {}
-    source = str(file) if file else "flags"
-    if environ.get("SIDESTAGE_TARGET"):
-        tree["target"] = environ["SIDESTAGE_TARGET"]
-    for key, value in overrides.items():
-        _set(tree, key.split("."), value)
+def load(
+    path: str | None,
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    say: Callable[[str], None] = lambda text: None,
+) -> Config:
+    """The configuration in force; raises ConfigError.
+
+    `overrides` maps dotted keys to values, as flags give them; `say` hears of keys without effect.
+    """
+    file = find(path or environ.get("SIDESTAGE_CONFIG_FILE"))
+    given = {**environment.overrides(environ, say), **overrides}
+    text, tree = read(file, given.get("key"), environ) if file else ("", {})
     problems: list[str] = []
-    config = _build(Config, tree, "", problems)
+    if file:
+        foreign.adapt(tree, problems, lambda note: say(f"{file}: {note}"))
+    for key, value in given.items():
+        _set(tree, key.split("."), value)
+    config = build(Config, tree, "", problems)
     problems += [] if problems else _contradictions(config)
     if problems:
-        raise ConfigError(source, problems)
+        raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems))
     return typing.cast("Config", config)
 
 
-def _find(path: str | None) -> Path | None:
+def find(path: str | None) -> Path | None:
+    """The file to read: the one named, else the only one of PLACES; ours come before mirrord's."""
     if path:
         file = Path(path).expanduser()
         if not file.is_file():
             raise ConfigError(path, ["no such file"])
         return file
-    found = [file for name in NAMES if (file := Path(FOLDER, name)).is_file()]
-    if len(found) > 1:
-        raise ConfigError(FOLDER, [f"{' and '.join(file.name for file in found)}: keep one, or choose with -f"])
-    return found[0] if found else None
+    for folder in (".sidestage", ".mirrord"):
+        found = [file for name in PLACES if name.startswith(folder) and (file := Path(name)).is_file()]
+        if len(found) > 1:
+            raise ConfigError(folder, [f"{' and '.join(file.name for file in found)}: keep one, or choose with -f"])
+        if found:
+            return found[0]
+    return None
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path, key: str | None = None, environ: Mapping[str, str] = os.environ) -> tuple[str, dict[str, Any]]:
+    """A file's text, rendered where it is a template, and its tree. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), [f"can't be read: {error}"]) from error
     try:
+        if "{{" in text or "{%" in text:
+            from sidestage.config import template
+
+            text = template.render(text, key, environ, lambda rendered: _parse(file.suffix, rendered))
         tree = _parse(file.suffix, text)
     except ValueError as error:
         raise ConfigError(str(file), [" ".join(str(error).split())]) from error
     if tree is None:
-        return {}
+        return text, {}
     if not isinstance(tree, dict):
         raise ConfigError(str(file), ["must be an object of keys"])
-    return tree
+    return text, tree
 
 
 def _parse(suffix: str, text: str) -> Any:
@@ -89,87 +116,20 @@ def _parse(suffix: str, text: str) -> Any:
     return json.loads(text)
 
 
+def _lines(file: Path | None, text: str, problems: list[str]) -> dict[str, int]:
+    if file is None:
+        return {}
+    from sidestage.config import positions
+
+    found = positions.lines(file.suffix, text)
+    return {problem: line for problem in problems if (line := found.get(problem.partition(": ")[0]))}
+
+
 def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1], 1):
-        below = _long(".".join(keys[:depth]), tree.get(key, {}))
+        below = long_form(".".join(keys[:depth]), tree.get(key, {}))
         tree[key] = tree = dict(below) if isinstance(below, dict) else {}
     tree[keys[-1]] = value
-
-
-def _long(path: str, value: Any) -> Any:
-    """A short form written out."""
-    if isinstance(value, bool) and path in SHORT:
-        return SHORT[path][value]
-    if isinstance(value, str) and path in MODE_SHORT:
-        return {"mode": value}
-    return value
-
-
-def _build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
-    tree = _long(path, tree)
-    if not isinstance(tree, dict):
-        problems.append(f"{path}: must be an object of keys, not {tree!r}")
-        return None
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in tree.items():
-        below = f"{path}.{key}" if path else str(key)
-        if below in NOT_YET:
-            problems.append(f"{below}: {NOT_YET[below]}")
-        elif key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
-            problems.append(f"{below}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
-        else:
-            values[key] = _value(hints[key], value, below, problems)
-    return None if problems else kind(**values)
-
-
-def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast("type", hint), value, path, problems)
-    if isinstance(value, str) and f"{path}={value}" in NOT_YET:
-        problems.append(f"{path}: {NOT_YET[f'{path}={value}']}")
-        return None
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _value(next(arg for arg in args if arg is not type(None)), value, path, problems)
-    if origin is Literal:
-        if value in args:
-            return value
-        near = difflib.get_close_matches(str(value), args, 1, 0.5)
-        problems.append(f"{path}: {value!r} is none of {', '.join(args)}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    elif origin is dict:
-        if isinstance(value, dict) and all(isinstance(item, str | int | float) for item in value.values()):
-            return {str(key): str(item) for key, item in value.items()}
-        problems.append(f"{path}: must map names to texts")
-    elif origin is tuple:
-        return _list(args, value, path, problems)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
-    else:
-        problems.append(f"{path}: must be {_said(hint)}, not {value!r}")
-    return None
-
-
-def _list(args: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
-    item = args[0]
-    if args[-1] is not Ellipsis:  # a pair
-        if isinstance(value, list) and len(value) == len(args):
-            return tuple(_value(kind, part, path, problems) for kind, part in zip(args, value, strict=True))
-        problems.append(f"{path}: must be a pair of ports, like [8080, 80]")
-        return None
-    if isinstance(value, str) and item is str:
-        value = value.split(";")
-    if not isinstance(value, list):
-        problems.append(f"{path}: must be a list, not {value!r}")
-        return None
-    return tuple(_value(item, part, f"{path}[{n}]", problems) for n, part in enumerate(value))
-
-
-def _said(hint: Any) -> str:
-    return {str: "a text", int: "a whole number", bool: "true or false"}.get(hint, str(hint))
 
 
 def _contradictions(config: Any) -> list[str]:

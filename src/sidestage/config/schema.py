@@ -70,11 +70,17 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class Magic:
+    aws: bool = True  # credentials of this machine are hidden, so that the target's identity is used
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     env: Env = field(default_factory=Env)
     fs: Fs = field(default_factory=Fs)
     network: Network = Network()
     hostname: bool = True
+    magic: Magic = Magic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Agent:
 @dataclass(frozen=True, slots=True)
 class Config:
     target: str = ""
+    key: str = ""  # of the session: names it, and is a variable of templates
     skip_processes: Strings = ()  # exact names of programs that are let through, anywhere in the tree
     skip_build_tools: bool = True
     skip_extra_build_tools: Strings = ()
@@ -93,11 +100,39 @@ class Config:
 
 
 # What mirrord's users may write that is not there yet, and what to do instead.
+_CLUSTER = "clusters are not there yet"
+_STEAL = "steal is not there yet"
 NOT_YET = {
+    "accept_invalid_certificates": _CLUSTER,
+    "kubeconfig": _CLUSTER,
+    "kube_context": _CLUSTER,
+    "agent.image": _CLUSTER,
+    "agent.image_pull_policy": _CLUSTER,
+    "agent.image_pull_secrets": _CLUSTER,
+    "agent.namespace": _CLUSTER,
+    "agent.ephemeral": _CLUSTER,
+    "agent.privileged": _CLUSTER,
+    "agent.disabled_capabilities": _CLUSTER,
+    "agent.startup_timeout": _CLUSTER,
+    "agent.ttl": _CLUSTER,
+    "agent.tolerations": _CLUSTER,
+    "agent.node_selector": _CLUSTER,
+    "agent.service_account": _CLUSTER,
+    "agent.labels": _CLUSTER,
+    "agent.annotations": _CLUSTER,
+    "agent.priority_class": _CLUSTER,
+    "agent.security_context": _CLUSTER,
+    "agent.resources": _CLUSTER,
+    "agent.flush_connections": _STEAL,
+    "agent.max_body_buffer_size": _STEAL,
+    "agent.max_body_buffer_timeout": _STEAL,
+    "feature.network.incoming.tls_delivery": _STEAL,
+    "feature.network.incoming.https_delivery": _STEAL,
+    "feature.network.incoming.on_concurrent_steal": _STEAL,
+    "feature.network.dns.filter": "DNS filters are not there yet; feature.network.outgoing.filter names what connects where",
     "feature.fs.mode=write": "write mode is not there yet; with `read`, files opened for writing are local",
     "feature.network.incoming.mode=steal": "steal is not there yet; `mirror` leaves the answers to the target",
     "feature.network.incoming.http_filter": "HTTP filters are not there yet",
-    "feature.copy_target": "copying a target is not planned: use a deployment of your own",
 }
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {

@@ -37,6 +37,7 @@ class EnvRules:
     mapping: tuple[tuple[str, str], ...] = ()  # (regex on the name, value), first match
     unset: tuple[str, ...] = ()  # case-insensitive
     from_file: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()  # of this machine: not passed on
     enabled: bool = True
 
 
@@ -82,7 +83,8 @@ def compose(local: Mapping[str, str], remote: Mapping[str, str], rules: EnvRules
             if re.search(pattern, name):
                 ours[name] = value
                 break
-    result = {**local, **ours, **rules.override}
+    passed = {name: value for name, value in local.items() if name not in rules.hidden}
+    result = {**passed, **ours, **rules.override}
     unset = {name.upper() for name in rules.unset}
     return {name: value for name, value in result.items() if name.upper() not in unset}
 

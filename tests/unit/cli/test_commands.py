@@ -35,7 +35,7 @@ def sidestage(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["exec", "-t", "process/1", "--", "no-such-command"], 127, "command not found"),
         (["exec", "-t", "process/1", "--", __file__], 126, "not executable"),
         (["exec", "-t", "process/1", "-f", "nowhere.json", "--", "true"], 1, "nowhere.json"),
-        (["verify-config"], 2, "one file"),
+        (["verify-config"], 2, "FILE"),
         (["doctor", "--outptu"], 2, "--outptu"),
     ],
 )

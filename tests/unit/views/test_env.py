@@ -44,3 +44,11 @@ def test_order_remote_then_file_then_mapping_then_override_then_unset() -> None:
 def test_env_file() -> None:
     text = "# note\nexport A=1\nB = 'x y' \nC=\"#no\"\nD=v # why\nbad line\n=x\n"
     assert parse_env_file(text) == {"A": "1", "B": "x y", "C": "#no", "D": "v"}
+
+
+def test_what_is_hidden_is_this_machines_only() -> None:
+    rules = EnvRules(hidden=("AWS_PROFILE", "AWS_TOKEN"))
+    assert compose({"AWS_PROFILE": "mine", "AWS_TOKEN": "mine", "A": "1"}, {"AWS_PROFILE": "pods"}, rules) == {
+        "AWS_PROFILE": "pods",
+        "A": "1",
+    }

@@ -1,0 +1,98 @@
+"""Checks a tree of plain values against the schema's annotations: all problems at once, each with the nearest right word."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+from sidestage.config.schema import MODE_SHORT, NOT_YET, SHORT
+
+
+def long_form(path: str, value: Any) -> Any:
+    """A short form written out."""
+    if isinstance(value, bool) and path in SHORT:
+        return SHORT[path][value]
+    if isinstance(value, str) and path in MODE_SHORT:
+        return {"mode": value}
+    return value
+
+
+def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
+    tree = long_form(path, tree)
+    if not isinstance(tree, dict):
+        problems.append(f"{path}: must be an object of keys, not {tree!r}")
+        return None
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        below = f"{path}.{key}" if path else str(key)
+        if below in NOT_YET:
+            problems.append(f"{below}: {NOT_YET[below]}")
+        elif key not in hints:
+            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
+            problems.append(f"{below}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
+        else:
+            values[key] = _value(hints[key], value, below, problems)
+    return None if problems else kind(**values)
+
+
+def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast("type", hint), value, path, problems)
+    if isinstance(value, str) and f"{path}={value}" in NOT_YET:
+        problems.append(f"{path}: {NOT_YET[f'{path}={value}']}")
+        return None
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _value(next(arg for arg in args if arg is not type(None)), value, path, problems)
+    if origin is Literal:
+        if value in args:
+            return value
+        near = difflib.get_close_matches(str(value), args, 1, 0.5)
+        problems.append(f"{path}: {value!r} is none of {', '.join(args)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    elif origin is dict:
+        if isinstance(value, dict) and all(isinstance(item, str | int | float) for item in value.values()):
+            return {str(key): str(item) for key, item in value.items()}
+        problems.append(f"{path}: must map names to texts")
+    elif origin is tuple:
+        return _list(args, value, path, problems)
+    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    else:
+        problems.append(f"{path}: must be {_said(hint)}, not {value!r}")
+    return None
+
+
+def _list(args: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> Any:
+    item = args[0]
+    if args[-1] is not Ellipsis:  # a pair
+        if isinstance(value, list) and len(value) == len(args):
+            return tuple(_value(kind, part, path, problems) for kind, part in zip(args, value, strict=True))
+        problems.append(f"{path}: must be a pair of ports, like [8080, 80]")
+        return None
+    if isinstance(value, str) and item is str:
+        value = value.split(";")
+    if not isinstance(value, list):
+        problems.append(f"{path}: must be a list, not {value!r}")
+        return None
+    return tuple(_value(item, part, f"{path}[{n}]", problems) for n, part in enumerate(value))
+
+
+def _said(hint: Any) -> str:
+    return {str: "a text", int: "a whole number", bool: "true or false"}.get(hint, str(hint))
+
+
+def leaves(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that has a value of its own, dotted, with its annotation."""
+    for key, hint in typing.get_type_hints(kind).items():
+        below = f"{path}.{key}" if path else key
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(hint, below)
+        else:
+            yield below, hint
