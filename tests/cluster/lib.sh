@@ -5,15 +5,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 NAME=sidestage-cluster # of the cgroup, the state and the cluster itself
 CACHE=${SIDESTAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/sidestage}/cluster
-# One cluster a machine: addresses and ports below are fixed, so is this. Not in /run: overlayfs can't stack on every file system.
-STATE=${SIDESTAGE_CLUSTER_STATE:-/var/lib/$NAME}
+# One cluster a machine: the addresses below are fixed, so is this. Not in /run: overlayfs can't stack on every file system.
+STATE=/var/lib/$NAME
 export KUBECONFIG=$STATE/admin.conf
 
-NODE=node1
-NODE_IP=10.250.0.1 # on the bridge BRIDGE
-BRIDGE=sidestage0
-POD_BRIDGE=sidestage1
-PODS=10.244.0.0/24
+NODES=(1 2)
+node_ip() { echo "10.250.0.$1"; }
+node_pods() { echo "10.244.$1.0/24"; }
+API=$(node_ip 1)
+MACHINE_IP=10.250.0.254 # this machine's end of the one link to the cluster
+MACHINE_LINK=sidestage0
+ALL_PODS=10.244.0.0/16
 SERVICES=10.96.0.0/16
 API_SERVICE=10.96.0.1
 DNS=10.96.0.10
@@ -21,6 +23,7 @@ IMAGES=(pause python static)
 
 say() { printf 'cluster: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
+need_root() { [ "$(id -u)" = 0 ] || die "root is needed: sudo ./run cluster $1"; }
 
 # What a build is made of is its name in the cache: key FILE...
 key() { (cd "$here" && find "$@" -type f -not -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-16); }
@@ -42,3 +45,20 @@ cgroups() {
 # Of v1's hierarchies, pids is the one that the daemons enter; containers are in all.
 tracked() { if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo "/sys/fs/cgroup/$NAME"; else echo "/sys/fs/cgroup/pids/$NAME"; fi; }
 members() { find "$(tracked)" -name cgroup.procs -exec cat {} + 2>/dev/null || true; }
+
+# The first process of a node, by its number on this machine; nothing when the node is not running.
+node_init() {
+    local pid
+    pid=$(cat "$STATE/node$1/init" 2>/dev/null) || return 0
+    ! members | grep -qx "$pid" || echo "$pid"
+}
+
+await() { # SECONDS WHAT COMMAND...
+    for _ in $(seq "${1}0"); do
+        ! "${@:3}" >/dev/null 2>&1 || return 0
+        sleep 0.1
+    done
+    say "$2 does not come up: see $STATE/node*/log"
+    return 1
+}
+listens() { (: <>"/dev/tcp/$1/$2"); }

@@ -20,11 +20,11 @@ certificate() { # NAME SUBJECT AUTHORITY USAGE [ALTERNATIVE NAMES]
     openssl x509 -req -in "$1.csr" -CA "$3.crt" -CAkey "$3.key" -CAcreateserial -days 365 -extfile "$1.ext" -out "$1.crt" 2>/dev/null
 }
 
-kubeconfig() { # NAME SERVER
+kubeconfig() { # NAME
     cat <<Y
 apiVersion: v1
 kind: Config
-clusters: [{name: $NAME, cluster: {server: "https://$2:6443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
+clusters: [{name: $NAME, cluster: {server: "https://$API:6443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
 users: [{name: $1, user: {client-certificate-data: $(base64 -w0 "$1.crt"), client-key-data: $(base64 -w0 "$1.key")}}]
 contexts: [{name: $NAME, context: {cluster: $NAME, user: $1, namespace: default}}]
 current-context: $NAME
@@ -36,18 +36,20 @@ make_pki() {
     authority ca
     authority front-proxy-ca
     certificate apiserver /CN=kube-apiserver ca serverAuth \
-        "DNS:kubernetes,DNS:$inside,DNS:$inside.svc,DNS:$inside.svc.cluster.local,DNS:localhost,IP:127.0.0.1,IP:$NODE_IP,IP:$API_SERVICE"
-    certificate kubelet-server "/CN=$NODE" ca serverAuth "DNS:$NODE,IP:$NODE_IP"
+        "DNS:kubernetes,DNS:$inside,DNS:$inside.svc,DNS:$inside.svc.cluster.local,DNS:localhost,IP:127.0.0.1,IP:$API,IP:$API_SERVICE"
     certificate apiserver-kubelet-client /O=system:masters/CN=kube-apiserver-kubelet-client ca clientAuth
     certificate front-proxy-client /CN=front-proxy-client front-proxy-ca clientAuth
     certificate admin /O=system:masters/CN=kubernetes-admin ca clientAuth
-    certificate kubelet "/O=system:nodes/CN=system:node:$NODE" ca clientAuth
     certificate controller-manager /CN=system:kube-controller-manager ca clientAuth
     certificate scheduler /CN=system:kube-scheduler ca clientAuth
     certificate proxy /CN=system:kube-proxy ca clientAuth
     certificate coredns /O=system:masters/CN=coredns ca clientAuth
     new_key sa.key
     openssl ec -in sa.key -pubout -out sa.pub 2>/dev/null
-    kubeconfig admin 127.0.0.1 >admin.conf
-    for user in kubelet controller-manager scheduler proxy coredns; do kubeconfig "$user" "$NODE_IP" >"$user.conf"; done
+    for user in admin controller-manager scheduler proxy coredns; do kubeconfig "$user" >"$user.conf"; done
+    for n in "${NODES[@]}"; do
+        certificate "kubelet$n" "/CN=node$n" ca serverAuth "DNS:node$n,IP:$(node_ip "$n")"
+        certificate "node$n" "/O=system:nodes/CN=system:node:node$n" ca clientAuth
+        kubeconfig "node$n" >"node$n.conf"
+    done
 }
