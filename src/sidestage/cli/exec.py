@@ -15,6 +15,7 @@ from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.progress import Progress
+from sidestage.config.schema import Target
 from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
@@ -35,10 +36,10 @@ def main(options: ExecOptions) -> int:
     except config.ConfigError as error:
         raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
-    spec = _target(options.target or settings.target)
+    spec = _target(settings.target)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     session = os.urandom(8).hex()
-    name = f"{spec.kind}{'/' if spec.name else ''}{spec.name}"
+    name = str(spec)
     with progress.task(f"plugging into {name}"):
         ours, child = _start_session(settings, spec, session, incoming, options.debug)
         try:
@@ -103,11 +104,17 @@ def _find(name: str) -> str:
     raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
 
 
-def _target(text: str | None) -> TargetSpec:
-    if not text:
-        raise UserError("no target", "name one: -t process/PID, -t container/NAME or -t targetless")
+def _target(target: Target) -> TargetSpec:
+    if not target.path:
+        raise UserError("no target", "name one: -t deployment/NAME, -t process/PID, -t container/NAME or -t targetless")
     try:
-        return parse(text)
+        spec = parse(target.path, target.namespace)
+        if spec.in_cluster:
+            raise TargetError(
+                f"target {target.path!r} needs a Kubernetes cluster, where this version can't start an agent yet",
+                "use process/PID or container/NAME for a target on this machine",
+            )
+        return spec
     except TargetError as error:
         raise UserError(error.cause, error.cure) from error
 

@@ -14,7 +14,6 @@ USAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class ExecOptions:
-    target: str | None
     command: list[str]
     config_file: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
@@ -34,7 +33,10 @@ def exec_parser() -> argparse.ArgumentParser:
         description="Run COMMAND as if it were inside TARGET.",
     )
     add = parser.add_argument
-    add("-t", "--target", metavar="TARGET", help="process/PID, container/NAME or targetless")
+    add("-t", "--target", metavar="TARGET", help="KIND/NAME[/container/NAME], process/PID, container/NAME, targetless")
+    add("-n", "--namespace", "--target-namespace", metavar="NS", help="the target's namespace (default: the context's)")
+    add("--context", metavar="NAME", help="context of the kubeconfig")
+    add("--kubeconfig", metavar="FILE", help="instead of KUBECONFIG and ~/.kube/config")
     add("-k", "--key", metavar="KEY", help="names the session; `{{ key }}` in a configuration that is a template")
     add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
     add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
@@ -47,6 +49,13 @@ def exec_parser() -> argparse.ArgumentParser:
     add("-x", "--env-exclude", action="append", metavar="NAME", help="variables not to take, * and ? allowed")
     add("-s", "--env-include", action="append", metavar="NAME", help="take only these variables")
     add("--env-file", metavar="FILE", help="variables from a file, over the target's")
+    add("-e", "--ephemeral-container", action="store_true", help="the agent is an ephemeral container of the target's pod")
+    add("--in-container", action="store_true", help="the agent runs in the target's container, with its Python")
+    add("-i", "--agent-image", metavar="IMAGE", help="image with Python 3.9 or later for the agent")
+    add("-a", "--agent-namespace", metavar="NS", help="where the agent's Job is made (default: the target's)")
+    add("--agent-startup-timeout", type=int, metavar="SECONDS", help="until the agent must have begun (default: 60)")
+    add("--agent-ttl", type=int, metavar="SECONDS", help="how long the finished Job stays (default: 1)")
+    add("-c", "--accept-invalid-certificates", action="store_true", help="do not verify the API server's certificate")
     add("--output", choices=["auto", "plain", "json"], default="auto", help="how progress is told")
     add("--debug", action="store_true", help="tracebacks of our own errors")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -65,7 +74,19 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         raise UserError("--steal is not there yet", "use the default, which mirrors: the target goes on answering")
     if not command:
         raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
+    if given.ephemeral_container and given.in_container:
+        raise UserError("-e and --in-container exclude each other", "keep one", USAGE)
     keys: tuple[tuple[str, Any], ...] = (
+        ("target.path", given.target),
+        ("target.namespace", given.namespace),
+        ("kube_context", given.context),
+        ("kubeconfig", given.kubeconfig),
+        ("accept_invalid_certificates", given.accept_invalid_certificates or None),
+        ("agent.mode", "ephemeral" if given.ephemeral_container else "in-container" if given.in_container else None),
+        ("agent.image", given.agent_image),
+        ("agent.namespace", given.agent_namespace),
+        ("agent.startup_timeout", given.agent_startup_timeout),
+        ("agent.ttl", given.agent_ttl),
         ("key", given.key),
         ("feature.fs.mode", given.fs_mode),
         ("feature.network.incoming.mode", given.incoming),
@@ -77,4 +98,4 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.env_file", given.env_file),
     )
     overrides = {key: value for key, value in keys if value is not None}
-    return ExecOptions(given.target, command, given.config_file, overrides, given.output, given.debug)
+    return ExecOptions(command, given.config_file, overrides, given.output, given.debug)

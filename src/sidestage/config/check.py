@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
+from sidestage.config.forms import OTHER_FORMS, TARGET_KINDS
 from sidestage.config.schema import MODE_SHORT, NOT_YET, SHORT
 
 
@@ -18,7 +19,7 @@ def long_form(path: str, value: Any) -> Any:
         return SHORT[path][value]
     if isinstance(value, str) and path in MODE_SHORT:
         return {"mode": value}
-    return value
+    return OTHER_FORMS[path](value) if path in OTHER_FORMS else value
 
 
 def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
@@ -33,7 +34,7 @@ def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
         if below in NOT_YET:
             problems.append(f"{below}: {NOT_YET[below]}")
         elif key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.5)
+            near = difflib.get_close_matches(str(key), [*hints, *(TARGET_KINDS if path == "target" else ())], 1, 0.5)
             problems.append(f"{below}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
         else:
             values[key] = _value(hints[key], value, below, problems)
@@ -56,6 +57,10 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
             return value
         near = difflib.get_close_matches(str(value), args, 1, 0.5)
         problems.append(f"{path}: {value!r} is none of {', '.join(args)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    elif origin is dict and args[1] is Any:  # Kubernetes checks it
+        if isinstance(value, dict):
+            return value
+        problems.append(f"{path}: must be an object, not {value!r}")
     elif origin is dict:
         if isinstance(value, dict) and all(isinstance(item, str | int | float) for item in value.values()):
             return {str(key): str(item) for key, item in value.items()}

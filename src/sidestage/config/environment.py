@@ -1,6 +1,7 @@
 """Environment variables: every key has one, SIDESTAGE_ and the key's path in capitals, as SIDESTAGE_FEATURE_FS_MODE.
 
-Lists are separated by `;`, pairs of ports written 8080:80, maps as JSON objects, booleans as true or false.
+SIDESTAGE_TARGET stands for SIDESTAGE_TARGET_PATH. Lists are separated by `;`, pairs of ports written 8080:80, maps as JSON
+objects, booleans as true or false.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def overrides(environ: Mapping[str, str], say: Callable[[str], None]) -> dict[st
     if not ours:
         return {}
     known = {name(path): (path, hint) for path, hint in leaves(Config)}
+    known[f"{PREFIX}TARGET"] = known[name("target.path")]
     found: dict[str, Any] = {}
     for variable in ours:
         if variable in known:

@@ -64,7 +64,9 @@ REFUSED: dict[str, str] = {
 }
 
 # The same thing under another name.
-MAPPED: dict[str, Mapped] = {}
+MAPPED: dict[str, Mapped] = {
+    "agent.ephemeral": lambda value: {"agent.mode": {True: "ephemeral", False: "job"}.get(value, value)},
+}
 
 Note = Callable[[str], None]
 

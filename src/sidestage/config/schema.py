@@ -6,7 +6,7 @@ A field's type is its whole validation: load.py walks the dataclasses and checks
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Strings = tuple[str, ...]  # a single string is taken as a list of one
 PortPairs = tuple[tuple[int, int], ...]
@@ -84,45 +84,54 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A string is taken as `path`; forms.py knows the object forms of mirrord."""
+
+    path: str = ""
+    namespace: str = ""  # empty: the kubeconfig context's
+
+
+@dataclass(frozen=True, slots=True)
 class Agent:
-    python: str = ""  # the interpreter that runs the agent; empty: ours
+    """How the agent is started. All but `python` are about Kubernetes; an empty text leaves it to the cluster or to us."""
+
+    python: str = ""  # the interpreter that runs the agent; empty: ours, or `python3` of the image
+    mode: Literal["job", "ephemeral", "in-container"] = "job"
+    image: str = ""  # any that has Python 3.9 or later
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_secrets: Strings = ()
+    namespace: str = ""  # of the Job; empty: the target's
+    service_account: str = ""
+    priority_class: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    node_selector: dict[str, str] = field(default_factory=dict)  # targetless only: else it is the target's node
+    tolerations: tuple[dict[str, Any], ...] | None = None  # None: all taints beside a target, none when targetless
+    resources: dict[str, Any] = field(default_factory=dict)  # as in a container, over ours
+    security_context: dict[str, Any] = field(default_factory=dict)  # as in a container, over ours
+    privileged: bool = False
+    disabled_capabilities: tuple[Literal["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"], ...] = ()
+    startup_timeout: int = 60  # seconds until the agent must have begun
+    ttl: int = 1  # seconds that a finished Job stays, for a look at its pod
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    target: str = ""
+    target: Target = Target()
+    kubeconfig: str = ""  # a path, or several as in KUBECONFIG
+    kube_context: str = ""
+    accept_invalid_certificates: bool | None = None  # None: as the kubeconfig says
     key: str = ""  # of the session: names it, and is a variable of templates
     skip_processes: Strings = ()  # exact names of programs that are let through, anywhere in the tree
     skip_build_tools: bool = True
     skip_extra_build_tools: Strings = ()
-    agent: Agent = Agent()
+    agent: Agent = field(default_factory=Agent)
     feature: Feature = field(default_factory=Feature)
 
 
 # What mirrord's users may write that is not there yet, and what to do instead.
-_CLUSTER = "clusters are not there yet"
 _STEAL = "steal is not there yet"
 NOT_YET = {
-    "accept_invalid_certificates": _CLUSTER,
-    "kubeconfig": _CLUSTER,
-    "kube_context": _CLUSTER,
-    "agent.image": _CLUSTER,
-    "agent.image_pull_policy": _CLUSTER,
-    "agent.image_pull_secrets": _CLUSTER,
-    "agent.namespace": _CLUSTER,
-    "agent.ephemeral": _CLUSTER,
-    "agent.privileged": _CLUSTER,
-    "agent.disabled_capabilities": _CLUSTER,
-    "agent.startup_timeout": _CLUSTER,
-    "agent.ttl": _CLUSTER,
-    "agent.tolerations": _CLUSTER,
-    "agent.node_selector": _CLUSTER,
-    "agent.service_account": _CLUSTER,
-    "agent.labels": _CLUSTER,
-    "agent.annotations": _CLUSTER,
-    "agent.priority_class": _CLUSTER,
-    "agent.security_context": _CLUSTER,
-    "agent.resources": _CLUSTER,
     "agent.flush_connections": _STEAL,
     "agent.max_body_buffer_size": _STEAL,
     "agent.max_body_buffer_timeout": _STEAL,

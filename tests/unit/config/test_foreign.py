@@ -77,7 +77,7 @@ def read(tree: Any) -> tuple[Config, list[str]]:
 
 def test_a_file_of_theirs_is_found_and_read() -> None:
     found, told = read({"target": "pod/x", "telemetry": True, "operator": False, "feature": {"network": {"incoming": "mirror"}}})
-    assert found.target == "pod/x"
+    assert found.target.path == "pod/x"
     assert [line.partition(": ")[2].split()[0] for line in told] == ["telemetry"]  # what is off needs no word
 
 
@@ -98,14 +98,14 @@ def test_what_is_refused_is_named_with_our_way(key: str) -> None:
 def test_ours_comes_before_theirs() -> None:
     Path(".sidestage").mkdir()
     Path(".sidestage/sidestage.json").write_text('{"target": "process/2"}')
-    assert read({"target": "process/1"})[0].target == "process/2"
+    assert read({"target": "process/1"})[0].target.path == "process/2"
 
 
 def test_migrate(capsys: pytest.CaptureFixture[str]) -> None:
     read({"target": "process/1", "telemetry": True, "feature": {"fs": "local", "env": {"exclude": "A;B"}}})
     assert verify.migrate([]) == 0
     assert "telemetry" in capsys.readouterr().err
-    want = {"target": "process/1", "feature": {"env": {"exclude": ["A", "B"]}, "fs": {"mode": "local"}}}
+    want = {"target": {"path": "process/1"}, "feature": {"env": {"exclude": ["A", "B"]}, "fs": {"mode": "local"}}}
     assert json.loads(Path(".sidestage/sidestage.json").read_text()) == want
     with pytest.raises(Exception, match="there already"):
         verify.migrate([])

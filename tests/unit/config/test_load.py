@@ -45,7 +45,7 @@ def test_each_format_is_found_and_means_the_same(name: str, text: str, empty_fol
     (empty_folder / ".sidestage").mkdir()
     (empty_folder / ".sidestage" / name).write_text(text)
     found = load(None, {}, {})
-    assert found.target == "process/1"
+    assert found.target.path == "process/1"
     assert found.feature.network.incoming.ports == (80,)
 
 
@@ -77,9 +77,9 @@ def test_short_forms(short: Any, long: Any) -> None:
 
 def test_flag_over_variable_over_file() -> None:
     Path("c.json").write_text('{"target": "process/1", "feature": {"fs": "local"}}')
-    assert load("c.json", {}, {}).target == "process/1"
-    assert load("c.json", {}, {"SIDESTAGE_TARGET": "process/2"}).target == "process/2"
-    assert load("c.json", {"target": "process/3"}, {"SIDESTAGE_TARGET": "process/2"}).target == "process/3"
+    assert load("c.json", {}, {}).target.path == "process/1"
+    assert load("c.json", {}, {"SIDESTAGE_TARGET": "process/2"}).target.path == "process/2"
+    assert load("c.json", {"target.path": "process/3"}, {"SIDESTAGE_TARGET": "process/2"}).target.path == "process/3"
     assert load("c.json", {"feature.fs.mode": "read"}, {}).feature.fs.mode == "read"
 
 
@@ -128,3 +128,73 @@ def test_a_broken_file_is_named(name: str, text: str) -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.json"):
         load("nowhere.json", {}, {})
+
+
+@pytest.mark.parametrize(
+    "written, path, namespace",
+    [
+        ("pod/a", "pod/a", ""),
+        (None, "", ""),
+        ({"path": "pod/a", "namespace": "n"}, "pod/a", "n"),
+        ({"path": "pod/a", "namespace": None}, "pod/a", ""),
+        ({"deployment": "a"}, "deployment/a", ""),
+        ({"deployment": "a", "container": "c", "namespace": "n"}, "deployment/a/container/c", "n"),
+        ({"path": {"deployment": "a", "container": "c"}, "namespace": "n"}, "deployment/a/container/c", "n"),
+        ({"path": {"stateful_set": "a"}}, "statefulset/a", ""),
+        ({"path": {"labels": {"app": "a", "tier": "web"}}}, "label/app=a,tier=web", ""),
+        ({"label": "app=a"}, "label/app=a", ""),
+    ],
+)
+def test_targets_as_mirrord_writes_them(written: Any, path: str, namespace: str) -> None:
+    found = read({"target": written}).target
+    assert (found.path, found.namespace) == (path, namespace)
+
+
+@pytest.mark.parametrize(
+    "tree, said",
+    [
+        ({"deployement": "x"}, ["target.deployement", "'deployment'"]),
+        ({"path": {"deployment": "x", "pod": "y"}}, ["target.path", "text"]),
+        ({"path": "pod/a", "namspace": "n"}, ["target.namspace", "'namespace'"]),
+        ({"deployment": "x", "contaner": "y"}, ["target.contaner"]),
+        (["pod/a"], ["target", "object"]),
+    ],
+)
+def test_a_target_that_is_none(tree: Any, said: list[str]) -> None:
+    (only,) = problems({"target": tree})
+    assert all(part in only for part in said), only
+
+
+def test_a_variable_keeps_the_namespace_of_the_file() -> None:
+    Path("c.json").write_text('{"target": {"path": "pod/a", "namespace": "n"}}')
+    found = load("c.json", {}, {"SIDESTAGE_TARGET": "pod/b"}).target
+    assert (found.path, found.namespace) == ("pod/b", "n")
+
+
+def test_the_agent_as_mirrord_writes_it() -> None:
+    found = read({
+        "agent": {
+            "image": {"registry": "r.example/python", "tag": "3.13"}, "ephemeral": True, "tolerations": [{"operator": "Exists"}],
+            "image_pull_secrets": [{"name": "one"}, "two"], "resources": {"limits": {"cpu": 1}},
+            "disabled_capabilities": ["NET_RAW"], "labels": {"team": "x"},
+        }
+    }).agent  # fmt: skip
+    assert (found.image, found.mode, found.image_pull_secrets) == ("r.example/python:3.13", "ephemeral", ("one", "two"))
+    assert (found.tolerations, found.resources) == (({"operator": "Exists"},), {"limits": {"cpu": 1}})
+    assert found.disabled_capabilities == ("NET_RAW",)
+
+
+@pytest.mark.parametrize(
+    "agent, said",
+    [
+        ({"mode": "jobb"}, ["agent.mode", "'job'"]),
+        ({"ttl": "1"}, ["agent.ttl", "whole number"]),
+        ({"disabled_capabilities": ["NET_ADMIM"]}, ["agent.disabled_capabilities[0]", "'NET_ADMIN'"]),
+        ({"resources": [1]}, ["agent.resources", "object"]),
+        ({"tolerations": [1]}, ["agent.tolerations[0]", "object"]),
+        ({"image": {"tag": "x"}}, ["agent.image", "text"]),
+    ],
+)
+def test_an_agent_that_is_wrong(agent: Any, said: list[str]) -> None:
+    (only,) = problems({"agent": agent})
+    assert all(part in only for part in said), only
