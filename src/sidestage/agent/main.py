@@ -15,7 +15,7 @@ from sidestage.agent.mirror import Mirror
 from sidestage.agent.outgoing import Outgoing
 from sidestage.agent.target import Target
 from sidestage.protocol.errors import ProtocolError
-from sidestage.stream.link import Link
+from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
 
 READY = b"SIDESTAGE-AGENT-READY\n"
@@ -27,7 +27,7 @@ Answer = Tuple[Args, bytes]
 
 
 def run(args: Args) -> None:
-    """`{pid: int | None, session: str}`; ends the process."""
+    """`{pid: int | None, session: str, heartbeat, silence}`; ends the process."""
     # Nothing but the link may use the stream: a stray print would break it.
     stream_in, stream_out = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -43,8 +43,14 @@ def run(args: Args) -> None:
         _die(NO_PERMISSION, f"no permission to enter the namespaces of process {args['pid']}")
     _raise_limit()
     os.write(stream_out, READY)
-    Agent(target, stream_in, stream_out, args).run()
-    os._exit(0)  # threads may still wait for a file system that hangs
+    code = 1
+    try:
+        Agent(target, stream_in, stream_out, args).run()
+        code = 0
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)  # at once: threads may still wait for a file system that hangs
 
 
 class Agent:
@@ -58,6 +64,7 @@ class Agent:
             self._loop, rfd, wfd, "agent",
             on_call=self._called, on_open=lambda *opened: self._outgoing.opened(*opened), on_event=lambda *_: None,
             on_closed=lambda _reason: self._loop.stop(), max_data=int(args.get("max_data", MAX_DATA)),
+            heartbeat=float(args.get("heartbeat", HEARTBEAT)), silence=float(args.get("silence", SILENCE)),
         )  # fmt: skip
         self._outgoing = Outgoing(self._loop, self._link, self._files)
         self._mirror = Mirror(self._loop, self._link)

@@ -52,6 +52,7 @@ def main(options: ExecOptions) -> int:
             begin, remote_env = _begin(ours)
         except BaseException:
             ours.close()
+            os.kill(child, signal.SIGTERM)  # it may wait long for something that nobody needs any more
             _wait(child)
             raise
     if begin["note"]:
@@ -135,7 +136,9 @@ def _start_session(
         from sidestage.session.main import SessionOptions, serve
 
         files = settings.feature.fs.mode != "local"
-        serve(theirs, SessionOptions(spec, session, settings.agent.python or None, files, incoming), debug=debug)
+        agent = settings.agent
+        told = SessionOptions(spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence)
+        serve(theirs, told, debug=debug)
         code = 0
     except BaseException:
         if debug:

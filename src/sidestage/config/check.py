@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         problems.append(f"{path}: must map names to texts")
     elif origin is tuple:
         return _list(args, value, path, problems)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+    elif hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif hint is not float and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     else:
         problems.append(f"{path}: must be {_said(hint)}, not {value!r}")
@@ -90,7 +93,7 @@ def _list(args: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> 
 
 
 def _said(hint: Any) -> str:
-    return {str: "a text", int: "a whole number", bool: "true or false"}.get(hint, str(hint))
+    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))
 
 
 def leaves(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -52,6 +52,8 @@ def _value(hint: Any, text: str) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if hint is int:
         return int(text) if text.isdecimal() else text
+    if hint is float:
+        return float(text) if text.replace(".", "", 1).isdecimal() else text
     if origin is tuple and args[-1] is Ellipsis:
         return [_value(args[0], part) for part in text.split(";") if part]
     if origin is tuple:

@@ -141,6 +141,8 @@ def _contradictions(config: Any) -> list[str]:
         found.append("feature.network.incoming: ports and ignore_ports exclude each other; keep one")
     if network.outgoing.filter.remote and network.outgoing.filter.local:
         found.append("feature.network.outgoing.filter: remote and local exclude each other; keep one")
+    if not 0 < config.agent.heartbeat * 2 <= config.agent.silence:
+        found.append("agent: silence must be at least twice heartbeat, or a healthy link is given up; both are seconds")
     for name in ("port_mapping", "listen_ports"):
         for column in zip(*getattr(network.incoming, name), strict=True):
             if len(set(column)) != len(column):

@@ -93,9 +93,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """How the agent is started. All but `python` are about Kubernetes; an empty text leaves it to the cluster or to us."""
+    """How the agent is started. All but the first three are about Kubernetes; an empty text leaves it to the cluster or to us."""
 
     python: str = ""  # the interpreter that runs the agent; empty: ours, or `python3` of the image
+    heartbeat: float = 5.0  # seconds between pings, each way
+    silence: float = 20.0  # seconds without a word after which each side gives the other up
     mode: Literal["job", "ephemeral", "in-container"] = "job"
     image: str = ""  # any that has Python 3.9 or later
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

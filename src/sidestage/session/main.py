@@ -8,20 +8,22 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sidestage.agent import payload
-from sidestage.session import fusemount, reaper
+from sidestage.session import fusemount, guard, reaper
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
-from sidestage.stream.link import Link
+from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
 from sidestage.targets import local
 from sidestage.targets.spec import TargetError, TargetSpec
+from sidestage.trap import kernel
 from sidestage.views.incoming import IncomingRules
 
 MAX_DATA = 256 << 10  # bytes in a data frame: a local stream has no slow link for small frames to overtake on
@@ -34,6 +36,8 @@ class SessionOptions:
     python: str | None = None
     files: bool = True
     incoming: IncomingRules = field(default_factory=IncomingRules)
+    heartbeat: float = HEARTBEAT
+    silence: float = SILENCE
 
 
 def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
@@ -41,16 +45,23 @@ def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) 
 
     While the agent starts, the mount is made: on a warm machine both take some 20 ms.
     """
+    trap = os.getppid()
     _detach(sock, debug)
+    limits = {"heartbeat": options.heartbeat, "silence": options.silence}
     try:
-        agent = local.start_agent(local.resolve(options.target), options.session, options.python)
-        mounted = _mount() if options.files else None
-        local.wait_ready(agent)
+        with _while_wanted(sock):
+            agent = local.start_agent(local.resolve(options.target), options.session, options.python, limits)
+            mounted = _mount() if options.files else None
+            local.wait_ready(agent)
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
         return
+    except Abandoned:
+        return
+    session = Session(sock, options, agent.fd, mounted, trap)
     try:
-        Session(sock, options, agent.fd, mounted).run()
+        session.run()
+        session.end()
     finally:
         os.close(agent.fd)
         with contextlib.suppress(Exception):
@@ -60,9 +71,36 @@ def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) 
             agent.process.wait()
 
 
+class Abandoned(BaseException):
+    """Trap has ended, or wants no session any more, before there was one."""
+
+
+@contextlib.contextmanager
+def _while_wanted(sock: socket.socket) -> Iterator[None]:
+    """Start-up, which may wait long for others, ends at once by Abandoned when trap dies (prctl(2)) or sends SIGTERM."""
+
+    def abandon(*_: object) -> None:
+        raise Abandoned
+
+    signal.signal(signal.SIGTERM, abandon)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            if not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):  # it died before the line above
+                raise Abandoned
+        yield
+    finally:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class Session:
-    def __init__(self, sock: socket.socket, options: SessionOptions, stream: int, mounted: Mounted | None) -> None:
-        self._options = options
+    def __init__(
+        self, sock: socket.socket, options: SessionOptions, stream: int, mounted: Mounted | None, trap: int
+    ) -> None:
+        self._options, self._trap = options, trap
+        self._guard: tuple[int, int] | None = None
+        self._fuse = mounted.fuse if mounted else -1
         self._loop = Loop()
         self._listener = -1
         self._begun: dict[str, Any] = {}
@@ -71,7 +109,7 @@ class Session:
         self._link = Link(
             self._loop, stream, stream, "laptop",
             on_call=lambda call, *_: self._link.fail(call, 38), on_open=self._opened, on_event=self._noticed,
-            on_closed=self._lost, max_data=MAX_DATA,
+            on_closed=self._lost, heartbeat=options.heartbeat, silence=options.silence, max_data=MAX_DATA,
         )  # fmt: skip
         Outgoing(self._loop, self._link, self._broker)
         self._incoming = Incoming(self._loop, self._link, self._broker, options.incoming)
@@ -89,8 +127,14 @@ class Session:
 
     def run(self) -> None:
         self._loop.run()
-        if self._listener >= 0:
-            reaper.reap(self._listener, self._options.session)
+
+    def end(self) -> None:
+        """Trap is gone, or we can't go on: end what it supervised."""
+        if self._fuse >= 0:
+            os.close(self._fuse)  # first: a task that waits for a file can't be killed before its request has failed
+        reaper.reap(self._listener, self._options.session)
+        if self._guard:
+            guard.stop(*self._guard)
 
     # -- start: begin is sent when hello and env are there --
 
@@ -118,6 +162,8 @@ class Session:
     def _ready(self, _args: Args, fds: list[int], reply: Reply) -> None:
         self._listener = fds[0]
         reply()
+        with contextlib.suppress(ProcessLookupError):  # trap died just now: we shall hear of it
+            self._guard = guard.start(self._trap, self._listener, self._options.session)
 
     def _open(self, args: Args, _fds: list[int], reply: Reply) -> None:
         assert self._files is not None

@@ -18,8 +18,16 @@ from sidestage.trap import kernel
 
 PATIENCE = 5.0  # seconds until we give up on what can't be killed (state D)
 
+
 def reap(listener: int, session: str) -> None:
-    """Kill all tasks of the filter behind `listener`; returns when none is left or patience ends."""
+    """Kill all tasks of the filter behind `listener`; returns when none is left or patience ends.
+
+    Without a listener (-1) trap died before it told us of one: only the environment can tell.
+    """
+    if listener < 0:
+        for pid in marked(session):
+            _kill(pid)
+        return
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     deadline = time.monotonic() + PATIENCE

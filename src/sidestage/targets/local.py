@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidestage.agent import payload
@@ -69,8 +70,13 @@ def _container_pid(name: str) -> int:
     raise TargetError(f"no container {name!r} ({'; '.join(said)})", f"see `{engines[0]} ps`")
 
 
-def start_agent(pid: int | None, session: str, python: str | None = None) -> AgentProcess:
-    """Start the agent beside `pid`; `wait_ready` comes before its stream is used. Raises TargetError."""
+def start_agent(
+    pid: int | None, session: str, python: str | None = None, limits: Mapping[str, float] | None = None
+) -> AgentProcess:
+    """Start the agent beside `pid`; `wait_ready` comes before its stream is used. Raises TargetError.
+
+    `limits` are the agent's `heartbeat` and `silence`, in seconds.
+    """
     python = python or sys.executable
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
@@ -78,7 +84,7 @@ def start_agent(pid: int | None, session: str, python: str | None = None) -> Age
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     try:
         process = subprocess.Popen(
-            payload.command(python, {"pid": pid, "session": session}),
+            payload.command(python, {"pid": pid, "session": session, **(limits or {})}),
             stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE, start_new_session=True, cwd="/",
         )  # fmt: skip
     except OSError as error:

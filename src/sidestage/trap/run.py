@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -25,12 +26,14 @@ from sidestage.trap import (
 )  # fmt: skip
 from sidestage.trap.broker import Broker
 from sidestage.trap.ports import Begin, Policy
-from sidestage.trap.supervisor import GRACE, Supervisor, children, terminate
+from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
 FILE_FAMILIES = (sys_open, sys_stat, sys_paths)
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _OURS_TO_IGNORE = (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)  # the terminal sends them to the program as well
+SETTLE = 0.05  # seconds for processes that end together with the program
+GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 LOST = 1  # exit status when the connection to the target broke
 
 
@@ -102,10 +105,14 @@ def run(
     sup.broker.request("ready", {}, lambda *_: None, [listener])
     sup.watch(woken_r, reap)
     sup.watch(broker.fileno(), sup.broker.poll_one)
+    _raise_limit()
     try:
         sup.run(listener)
+        stopped = _end(sup)
+    except BaseException:
+        terminate(_ours(), signal.SIGKILL)
+        raise
     finally:
-        _end(child)
         signal.set_wakeup_fd(-1)
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -115,6 +122,8 @@ def run(
         raise launch.LaunchError(f"{argv[0]}: {os.strerror(error).lower()}", 127 if missing else 126)
     if lost:
         return LOST
+    if stopped:
+        say(f"{stopped} that the program left running {'was' if stopped == 1 else 'were'} ended: cut off from the target")
     return os.waitstatus_to_exitcode(status[0]) if os.WIFEXITED(status[0]) else 128 + os.WTERMSIG(status[0])
 
 
@@ -128,30 +137,24 @@ def _signals(wakeup: int) -> dict[int, Any]:
     return previous
 
 
-def _end(child: int) -> None:
-    """End what the program left running: it would be cut off from the target."""
+def _end(sup: Supervisor) -> int:
+    """End what still runs, as it would be cut off from the target; returns how many. What a SIGTERM handler asks is answered."""
+    sup.linger(SETTLE, _ours)  # a pipeline's other end may be about to end by itself
     left = _ours()
-    if not left:
-        return
     terminate(left)
+    sup.linger(GRACE, _ours)
     deadline = time.monotonic() + GRACE
-    while time.monotonic() < deadline and _reap_all(left):
-        time.sleep(0.02)
-    terminate(_ours(), signal.SIGKILL)
-    _reap_all(left)
+    while (rest := _ours()) and time.monotonic() < deadline:
+        terminate(rest, signal.SIGKILL)
+        time.sleep(0.01)
+    return len(left)
 
 
 def _ours() -> list[int]:
     return [pid for pid in children(os.getpid()) if supervisor.is_filtered(pid)]
 
 
-def _reap_all(pids: list[int]) -> list[int]:
-    left = []
-    for pid in pids:
-        try:
-            done, _ = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            done = 0 if os.path.exists(f"/proc/{pid}") else pid
-        if not done:
-            left.append(pid)
-    return left
+def _raise_limit() -> None:
+    """A pending connect holds two descriptors here; the program was started before, and keeps its own limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

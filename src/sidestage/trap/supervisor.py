@@ -23,7 +23,6 @@ from sidestage.trap.ports import Begin, Policy
 
 PAGE = 4096
 MAX_PIDFDS = 512  # cached, one a thread; about half of the usual limit of open files
-GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 
 
 class Call:
@@ -182,21 +181,30 @@ class Supervisor:
         self.listener = listener
         kernel.synchronous(listener)
         self._epoll.register(listener, select.EPOLLIN)
-        poll, watched, timers = self._epoll.poll, self._watched, self._timers
         while not self._ended:
-            wait = max(0.0, timers[0][0] - time.monotonic()) if timers else -1
-            for fd, events in poll(wait):
-                if fd == listener:
-                    if events & select.EPOLLIN:
-                        self._receive()
-                    else:  # hang-up: no task uses the filter any more; the end of the child says the rest
-                        self._epoll.unregister(listener)
-                else:
-                    callback = watched.get(fd)
-                    if callback:
-                        callback()
-            while timers and timers[0][0] <= time.monotonic():
-                heapq.heappop(timers)[2]()
+            self._turn(None)
+
+    def linger(self, seconds: float, needed: Callable[[], object]) -> None:
+        """After run(): go on answering for `seconds`, or until nobody is `needed` for."""
+        deadline = time.monotonic() + seconds
+        while needed() and time.monotonic() < deadline:
+            self._turn(0.01)
+
+    def _turn(self, limit: float | None) -> None:
+        watched, timers = self._watched, self._timers
+        wait = max(0.0, timers[0][0] - time.monotonic()) if timers else limit
+        for fd, events in self._epoll.poll(wait if limit is None or wait is None else min(wait, limit)):
+            if fd == self.listener:
+                if events & select.EPOLLIN:
+                    self._receive()
+                else:  # hang-up: no task uses the filter any more; the end of the child says the rest
+                    self._epoll.unregister(self.listener)
+            else:
+                callback = watched.get(fd)
+                if callback:
+                    callback()
+        while timers and timers[0][0] <= time.monotonic():
+            heapq.heappop(timers)[2]()
 
     def _receive(self) -> None:
         got = kernel.receive(self.listener)
@@ -222,13 +230,14 @@ class Supervisor:
 
 
 def children(pid: int) -> list[int]:
-    """All descendants of `pid`."""
+    """All descendants of `pid` that have not ended."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
-                parent = int(stat.read().rpartition(b")")[2].split()[1])
-                parents.setdefault(parent, []).append(int(name))
+                state, parent = stat.read().rpartition(b")")[2].split()[:2]
+                if state != b"Z":
+                    parents.setdefault(int(parent), []).append(int(name))
     found, todo = [], [pid]
     while todo:
         below = parents.get(todo.pop(), [])

@@ -105,12 +105,21 @@ def test_a_flag_keeps_what_a_short_form_said() -> None:
         ({"feature": {"network": {"incoming": {"ports": [1], "ignore_ports": [2]}}}}, ["ports", "keep one"]),
         ({"feature": {"env": {"include": "A", "exclude": "B"}}}, ["feature.env", "keep one"]),
         ({"feature": {"env": {"override": ["A"]}}}, ["feature.env.override", "names"]),
+        ({"agent": {"silence": "long"}}, ["agent.silence", "a number"]),
+        ({"agent": {"silence": True}}, ["agent.silence", "a number"]),
+        ({"agent": {"silence": 9}}, ["silence", "twice heartbeat"]),
+        ({"agent": {"heartbeat": 0}}, ["silence", "twice heartbeat"]),
         ([], ["object"]),
     ],
 )
 def test_one_problem_names_key_and_cure(tree: Any, said: list[str]) -> None:
     (only,) = problems(tree)
     assert all(part in only for part in said), only
+
+
+def test_seconds_may_be_whole_or_not() -> None:
+    agent = read({"agent": {"heartbeat": 0.5, "silence": 2}}).agent
+    assert (agent.heartbeat, agent.silence) == (0.5, 2.0)
 
 
 def test_all_problems_at_once() -> None:
