@@ -1,5 +1,5 @@
 #!/bin/bash
-# `./run cluster` for a cluster that is up: status, kubectl ARGS..., enter NODE [COMMAND...]
+# `./run cluster` for a cluster that is up: status, paths, kubectl ARGS..., enter NODE [COMMAND...]
 . "$(dirname "$0")/lib.sh"
 verb=$1
 shift
@@ -9,6 +9,7 @@ case $verb in
         "$KUBECTL" get nodes -o wide
         say "for kubectl and sidestage: export KUBECONFIG=$KUBECONFIG"
         ;;
+    paths) printf '%s\n' "$KUBECTL" "$KUBECONFIG" "$STATE" ;; # for the tests
     kubectl) exec "$KUBECTL" "$@" ;;
     enter) # a node's namespaces, all of them
         init=$(node_init "${1#node}")

@@ -3,18 +3,20 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-NAME=sidestage-cluster # of the cgroup, the state and the cluster itself
+# One cluster a number; they see nothing of each other. The tests use 0, and one more where they take it apart.
+INSTANCE=${SIDESTAGE_CLUSTER:-0}
+NAME=sidestage-cluster${SIDESTAGE_CLUSTER:-} # of the cgroup, the state and the cluster itself
 CACHE=${SIDESTAGE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/sidestage}/cluster
-# One cluster a machine: the addresses below are fixed, so is this. Not in /run: overlayfs can't stack on every file system.
+# Not in /run: overlayfs can't stack on every file system.
 STATE=/var/lib/$NAME
 export KUBECONFIG=$STATE/admin.conf
 
 NODES=(1 2)
-node_ip() { echo "10.250.0.$1"; }
+node_ip() { echo "10.250.$INSTANCE.$1"; }
 node_pods() { echo "10.244.$1.0/24"; }
 API=$(node_ip 1)
-MACHINE_IP=10.250.0.254 # this machine's end of the one link to the cluster
-MACHINE_LINK=sidestage0
+MACHINE_IP=10.250.$INSTANCE.254 # this machine's end of the one link to the cluster
+MACHINE_LINK=sidestage$INSTANCE
 ALL_PODS=10.244.0.0/16
 SERVICES=10.96.0.0/16
 API_SERVICE=10.96.0.1

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Starts the cluster, or says nothing when it is up already. Each node is a set of namespaces of its own (mount, network, PID, host
+# Starts the cluster, or says nothing when it is up already; `up.sh build` only builds what it needs. Each node is a set of namespaces of its own (mount, network, PID, host
 # name): see node.sh. This machine sees one link, a cgroup and $STATE, and the cluster sees nothing of this machine.
 . "$(dirname "$0")/lib.sh"
 need_root up
@@ -15,6 +15,7 @@ is_up() {
 ! is_up || exit 0
 bash "$here/build.sh" 8>&-
 bash "$here/images.sh" 8>&-
+[ "${1:-}" != build ] || exit 0
 bash "$here/down.sh" 8>&-
 
 failed() {

@@ -1,0 +1,60 @@
+"""One cluster for all tests of this folder, brought up when the first of them needs it; a namespace for each module."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from tests.testkit.cluster import Cluster, eventually, script
+
+SECONDS = 180  # a test's own bound; the fixtures have bounds of their own (the first build of the cluster takes minutes)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/tests/cluster/" in str(item.path) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS, func_only=True))
+
+
+@pytest.fixture(scope="session")
+def built(request: pytest.FixtureRequest) -> None:
+    """Binaries and images are in the cache: minutes, once. What lacks is said; `./run test` says it before all tests too."""
+    if os.getuid() != 0:
+        pytest.skip("NO CLUSTER: root is needed for nodes of namespaces (sudo ./run test)")
+    lacking = [command for command in ("go", "containerd", "runc", "mmdebstrap", "nft") if not shutil.which(command)]
+    if lacking:
+        pytest.skip(f"NO CLUSTER: {', '.join(lacking)} not installed (`./run test` installs all but go)")
+    aloud(request, "up", "build")
+
+
+def aloud(request: pytest.FixtureRequest, name: str, *args: str) -> None:
+    """A script whose words the user sees, as it may take minutes."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        script(name, *args, capture=False)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, built: None) -> Iterator[Cluster]:
+    """The shared cluster. It is left as it was found: taken down only when it was not up before."""
+    found = (Cluster.of().state / "up").exists()
+    aloud(request, "up")
+    yield Cluster.of()
+    if not found:
+        script("down")
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty namespace named after the module and this run; gone afterwards with all that is in it."""
+    module = cast(str, request.module.__name__).rsplit(".", 1)[-1]
+    name = f"{re.sub('[^a-z0-9]', '-', module)}-{os.getpid()}"
+    cluster.kubectl("create", "namespace", name)
+    eventually("the service account", lambda: cluster.get("serviceaccounts", "-n", name)["items"])
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
