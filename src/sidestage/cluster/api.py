@@ -58,11 +58,11 @@ class Api:
 
     def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None,
-        content_type: str = "application/json", timeout: float = TIMEOUT,
+        content_type: str = "application/json", accept: str = "application/json", timeout: float = TIMEOUT,
     ) -> Any:  # fmt: skip
         """The answer's JSON (or text, where it is none). Raises ApiError, ClusterError."""
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        headers = [("Accept", "application/json")]
+        headers = [("Accept", accept)]
         if data or method in ("POST", "PUT", "PATCH"):
             headers += [("Content-Type", content_type), ("Content-Length", str(len(data)))]
         target = self._target(path, urlencode(query or {}))
