@@ -22,8 +22,8 @@ ALLOWED = {
     "config": (set(), "is plain data that anything may read"),
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
-    "cluster": ({"agent", "protocol", "targets"}, "knows Kubernetes and no system calls"),
-    "session": ({"agent", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"),
+    "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
+    "session": ({"agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"),
 }
 TRAVELS = ("protocol", "stream", "agent")
 WORDS = tuple("".join(parts) for parts in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK")))
@@ -76,7 +76,7 @@ def test_views_use_only_the_ports_of_trap() -> None:
 def test_cluster_sends_the_agent_and_names_targets_but_finds_none_here() -> None:
     for module in modules("cluster"):
         used = {name for name in imports(module) if name.startswith(("sidestage.agent", "sidestage.targets"))}
-        assert used <= {"sidestage.agent.payload", "sidestage.agent", "sidestage.targets.spec"}, module
+        assert used <= {"sidestage.agent.payload", "sidestage.agent", "sidestage.targets.plug", "sidestage.targets.spec"}, module
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -18,6 +18,7 @@ FIRST = 128 << 10  # bytes that come along with an open
 MAX_READ = 1 << 20  # bytes of one read
 ENTRIES = 4096  # of a directory in one answer
 LISTING = 1 << 20  # bytes of JSON that they may take there: an answer is one frame
+RETRIES = 128  # of a walk that the rest of the machine disturbed
 MAX_HANDLES = 65536  # open at once; more is a leak of the laptop's side
 _OPENAT2 = 437  # on every architecture
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
@@ -35,11 +36,15 @@ class Files:
 
     def _walk(self, path: str, flags: int) -> int:
         how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-        fd: int = _libc.syscall(_OPENAT2, self._root, os.fsencode(path), how, len(how))
-        if fd < 0:
+        error = errno.EAGAIN
+        for _ in range(RETRIES):  # EAGAIN: something was renamed or mounted while the kernel went up a `..`; openat2(2)
+            fd: int = _libc.syscall(_OPENAT2, self._root, os.fsencode(path), how, len(how))
+            if fd >= 0:
+                return fd
             error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return fd
+            if error != errno.EAGAIN:
+                break
+        raise OSError(error, os.strerror(error))
 
     def find(self, path: str) -> int:
         """An O_PATH descriptor of what `path` names, ours to close."""

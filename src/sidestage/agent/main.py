@@ -1,4 +1,4 @@
-"""The agent's life: go to the target, say READY, serve the link until it, the target or the laptop's silence ends it."""
+"""The agent's life: go to the target, say READY, serve the links until the control link, the target or silence ends it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import errno
 import os
 import select
 import signal
+import socket
 import sys
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
-from sidestage.agent import env
+from sidestage.agent import bulk, container, env
+from sidestage.agent.bulk import Bulk
 from sidestage.agent.files import Files
 from sidestage.agent.mirror import Mirror
 from sidestage.agent.outgoing import Outgoing
 from sidestage.agent.target import Target
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
+from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
 READY = b"SIDESTAGE-AGENT-READY\n"
-MAX_DATA = 256 << 10  # bytes in a data frame unless the laptop's side asks for less
-NO_PYTHON, NO_PERMISSION, NO_PROCESS = 95, 96, 97  # exit codes of a start that failed
+MAX_DATA = 256 << 10  # bytes in a data frame; on the control link the laptop's side may ask for less
+NO_PYTHON, NO_PERMISSION, NO_PROCESS, NO_GUARD = 95, 96, 97, 98  # exit codes of a start that failed
 
 Args = Dict[str, Any]
 Answer = Tuple[Args, bytes]
 
 
 def run(args: Args) -> None:
-    """`{pid: int | None, session: str, heartbeat, silence}`; ends the process."""
+    """Serve until the end, and end the process. `args`:
+
+    `pid` or the `container` (its id) that is the target, none of them for no target; `session`; `heartbeat` and `silence`; `guard`,
+    the abstract name of the container's main process (guard.py); `bulk`, whether the laptop can reach a port here.
+    """
     # Nothing but the link may use the stream: a stray print would break it.
     stream_in, stream_out = os.dup(0), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -35,17 +42,23 @@ def run(args: Args) -> None:
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # What is to be in our own network namespace is made before we leave it.
+    guard = _guard(args["guard"]) if args.get("guard") else None
+    listener = bulk.listen() if args.get("bulk") else None
+    wanted = args.get("pid")
     try:
-        target = Target(args["pid"])
+        if args.get("container"):
+            wanted = container.find(args["container"])
+        target = Target(wanted)
     except (ProcessLookupError, FileNotFoundError):
-        _die(NO_PROCESS, f"there is no process {args['pid']}")
+        _die(NO_PROCESS, f"there is no process {wanted}" if wanted else f"container {args['container'][:12]} has no process here")
     except PermissionError:
-        _die(NO_PERMISSION, f"no permission to enter the namespaces of process {args['pid']}")
+        _die(NO_PERMISSION, f"no permission to enter the namespaces of process {wanted}")
     _raise_limit()
     os.write(stream_out, READY)
     code = 1
     try:
-        Agent(target, stream_in, stream_out, args).run()
+        Agent(target, stream_in, stream_out, args, guard, listener).run()
         code = 0
     except Exception:
         sys.excepthook(*sys.exc_info())
@@ -54,20 +67,20 @@ def run(args: Args) -> None:
 
 
 class Agent:
-    def __init__(self, target: Target, rfd: int, wfd: int, args: Args) -> None:
+    def __init__(
+        self, target: Target, rfd: int, wfd: int, args: Args,
+        guard: Optional[socket.socket] = None, listener: Optional[socket.socket] = None,
+    ) -> None:  # fmt: skip
         self._target, self._args = target, args
         self._loop = Loop()
         self._files = Files(target.root)
+        self._outgoing = Outgoing(self._loop, self._files)
         if os.fstat(rfd).st_ino == os.fstat(wfd).st_ino:
             wfd = rfd  # one socket: the loop must know it by one number
-        self._link = Link(
-            self._loop, rfd, wfd, "agent",
-            on_call=self._called, on_open=lambda *opened: self._outgoing.opened(*opened), on_event=lambda *_: None,
-            on_closed=lambda _reason: self._loop.stop(), max_data=int(args.get("max_data", MAX_DATA)),
-            heartbeat=float(args.get("heartbeat", HEARTBEAT)), silence=float(args.get("silence", SILENCE)),
-        )  # fmt: skip
-        self._outgoing = Outgoing(self._loop, self._link, self._files)
-        self._mirror = Mirror(self._loop, self._link)
+        size = int(args.get("max_data", MAX_DATA))
+        self._links = Links(self._link(rfd, wfd, size, lambda _link: self._loop.stop()))
+        self._mirror = Mirror(self._loop, self._links)
+        self._bulk = Bulk(self._loop, listener, self._bulk_link)
         self._ops: Dict[str, Callable[[Args], Answer]] = {
             "hello": self._hello,
             "env": lambda a: ({}, env.read(target.pid)),
@@ -76,6 +89,7 @@ class Agent:
             "readdir": lambda a: ({"entries": self._files.readdir(a["handle"])}, b""),
             "stat": lambda a: ({"stat": self._files.stat(a["path"], a.get("follow", True))}, b""),
             "readlink": lambda a: ({}, self._files.readlink(a["path"])),
+            "bulk": lambda a: (self._bulk.ticket(), b""),
             "statfs": lambda a: ({"statfs": self._files.statfs(a["path"])}, b""),
         }
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
@@ -86,11 +100,30 @@ class Agent:
         }
         if target.pidfd >= 0:
             self._loop.watch(target.pidfd, select.EPOLLIN, self._target_gone)
+        if guard:
+            self._guard = guard
+            self._loop.watch(guard.fileno(), select.EPOLLIN, lambda _: self._loop.stop())
+
+    def _link(self, rfd: int, wfd: int, max_data: int, closed: Callable[[Link], None]) -> Link:
+        link = Link(
+            self._loop, rfd, wfd, "agent",
+            on_call=lambda *called: self._called(link, *called), on_open=lambda *opened: self._outgoing.opened(link, *opened),
+            on_event=lambda *_: None, on_closed=lambda _reason: closed(link), max_data=max_data,
+            heartbeat=float(self._args.get("heartbeat", HEARTBEAT)), silence=float(self._args.get("silence", SILENCE)),
+        )  # fmt: skip
+        return link
+
+    def _bulk_link(self, fd: int) -> None:
+        def closed(link: Link) -> None:
+            self._links.remove(link)
+            os.close(fd)
+
+        self._links.add(self._link(fd, fd, MAX_DATA, closed))
 
     def run(self) -> None:
         self._loop.run()
 
-    def _called(self, call: int, op: str, args: Args, raw: bytes) -> None:
+    def _called(self, link: Link, call: int, op: str, args: Args, raw: bytes) -> None:
         result: Args
         try:
             if op in self._orders:
@@ -99,14 +132,14 @@ class Agent:
             else:
                 result, data = self._ops[op](args)
         except OSError as error:
-            self._link.fail(call, error.errno or errno.EIO, error.strerror or "")
+            link.fail(call, error.errno or errno.EIO, error.strerror or "")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            self._link.fail(call, errno.EINVAL, repr(error))
+            link.fail(call, errno.EINVAL, repr(error))
         else:
             try:
-                self._link.reply(call, result, data)
+                link.reply(call, result, data)
             except ProtocolError as error:  # an environment of more than a frame
-                self._link.fail(call, errno.EMSGSIZE, str(error))
+                link.fail(call, errno.EMSGSIZE, str(error))
 
     def _hello(self, args: Args) -> Answer:
         target = self._target
@@ -121,8 +154,18 @@ class Agent:
 
     def _target_gone(self, _events: int) -> None:
         self._loop.unwatch(self._target.pidfd)
-        self._link.event("target.gone", {"text": f"the target, process {self._target.pid}, has ended"})
+        self._links.control.event("target.gone", {"text": f"the target, process {self._target.pid}, has ended"})
         self._loop.later(1.0, self._loop.stop)
+
+
+def _guard(name: str) -> socket.socket:
+    """The main process of our container ends with this connection, and its end is ours: it is told when the pod is deleted."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect("\0" + name)
+    except OSError as error:
+        _die(NO_GUARD, f"the container's main process is gone ({error.strerror}): it waits only so long for its agent")
+    return sock
 
 
 def _raise_limit() -> None:
@@ -133,6 +176,6 @@ def _raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _die(code: int, text: str) -> None:
+def _die(code: int, text: str) -> NoReturn:
     os.write(2, text.encode() + b"\n")
     os._exit(code)

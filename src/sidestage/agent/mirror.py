@@ -26,6 +26,7 @@ from sidestage.agent.tcp import (
     Started,
 )  # fmt: skip
 from sidestage.stream.link import Link
+from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
 MAX_BUFFER = 1 << 20  # bytes kept for a connection that the laptop doesn't take, beyond the channel's window
@@ -39,8 +40,8 @@ MAX_PORTS = 60  # jumps of classic BPF reach 255 instructions, and a port takes 
 
 
 class Mirror:
-    def __init__(self, loop: Loop, link: Link) -> None:
-        self._loop, self._link = loop, link
+    def __init__(self, loop: Loop, links: Links) -> None:
+        self._loop, self._links = loop, links
         self._flows: Dict[Key, _Flow] = {}
         self._reassembler = Reassembler()
         self._sock: Optional[socket.socket] = None
@@ -107,7 +108,7 @@ class Mirror:
     def _apply(self, event: Any) -> None:
         key = event.key
         if isinstance(event, Started):
-            self._flows[key] = _Flow(self._loop, self._link, key, self._gone)
+            self._flows[key] = _Flow(self._loop, self._links.carrier(), key, self._gone)
             return
         flow = self._flows.get(key)
         if isinstance(event, Dropped):
@@ -142,7 +143,7 @@ class Mirror:
         self._reporting = False
         lost, self._lost = self._lost, {}
         for port, (size, connections) in lost.items():
-            self._link.event("mirror.dropped", {"port": port, "bytes": size, "connections": connections})
+            self._links.control.event("mirror.dropped", {"port": port, "bytes": size, "connections": connections})
 
 
 class _Flow:

@@ -21,41 +21,41 @@ Args = Dict[str, Any]
 
 
 class Outgoing:
-    def __init__(self, loop: Loop, link: Link, files: Files) -> None:
-        self._loop, self._link, self._files = loop, link, files
-        self._kinds: Dict[str, Callable[[int, Args], None]] = {"tcp": self._tcp, "udp": self._udp, "unix": self._unix}
+    def __init__(self, loop: Loop, files: Files) -> None:
+        self._loop, self._files = loop, files
+        self._kinds: Dict[str, Callable[[Link, int, Args], None]] = {"tcp": self._tcp, "udp": self._udp, "unix": self._unix}
 
-    def opened(self, channel: int, kind: str, args: Args) -> None:
+    def opened(self, link: Link, channel: int, kind: str, args: Args) -> None:
         """The laptop opened a channel; it is accepted or refused with the errno that a program here would get."""
         try:
-            self._kinds[kind](channel, args)
+            self._kinds[kind](link, channel, args)
         except OSError as error:
-            self._link.refuse(channel, error.errno or errno.EINVAL)
+            link.refuse(channel, error.errno or errno.EINVAL)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            self._link.refuse(channel, errno.EINVAL, str(error))
+            link.refuse(channel, errno.EINVAL, str(error))
 
-    def _tcp(self, channel: int, args: Args) -> None:
+    def _tcp(self, link: Link, channel: int, args: Args) -> None:
         sock, address = _socket(args, socket.SOCK_STREAM)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            _Connecting(self._loop, self._link, channel, sock)
+            _Connecting(self._loop, link, channel, sock)
         elif code:
             sock.close()
             raise OSError(code, os.strerror(code))
         else:
-            _connected(self._loop, self._link, channel, sock)
+            _connected(self._loop, link, channel, sock)
 
-    def _udp(self, channel: int, args: Args) -> None:
+    def _udp(self, link: Link, channel: int, args: Args) -> None:
         sock, address = _socket(args, socket.SOCK_DGRAM)
         try:
             sock.connect(address)
         except OSError:
             sock.close()
             raise
-        self._link.accept(channel, {"local": list(sock.getsockname()[:2])})
-        DatagramPump(self._loop, self._link, channel, sock).start()
+        link.accept(channel, {"local": list(sock.getsockname()[:2])})
+        DatagramPump(self._loop, link, channel, sock).start()
 
-    def _unix(self, channel: int, args: Args) -> None:
+    def _unix(self, link: Link, channel: int, args: Args) -> None:
         path, kind = os.fsdecode(args["path"]), _UNIX[args["type"]]
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         try:
@@ -72,9 +72,9 @@ class Outgoing:
         except OSError:
             sock.close()
             raise
-        self._link.accept(channel, {})
+        link.accept(channel, {})
         pump = DatagramPump if kind == socket.SOCK_SEQPACKET else SocketPump
-        pump(self._loop, self._link, channel, sock).start()
+        pump(self._loop, link, channel, sock).start()
 
 
 class _Connecting:

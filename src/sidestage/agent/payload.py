@@ -27,8 +27,8 @@ MAX_NOISE = 64 << 10  # bytes that a wrapped interpreter may print before READY
 BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
     "sidestage.protocol": ("body", "errors", "messages", "mux", "wire"),
-    "sidestage.stream": ("link", "loop", "pump"),
-    "sidestage.agent": ("env", "files", "main", "mirror", "outgoing", "target", "tcp"),
+    "sidestage.stream": ("link", "links", "loop", "pump"),
+    "sidestage.agent": ("bulk", "container", "env", "files", "main", "mirror", "outgoing", "target", "tcp"),
 }
 
 
@@ -55,9 +55,18 @@ def preamble(python: str | None = None) -> bytes:
 
 def command(python: str, args: Mapping[str, object]) -> list[str]:
     """The command line that starts an agent; `args` are main.run's, as JSON."""
-    text = _read(os.path.join(_folder(), "agent", "stage0.py"))
-    code = "\n".join(line.partition("  # ")[0] for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    return [python, "-I", "-S", "-u", "-X", "utf8", "-c", code, json.dumps(dict(args))]
+    return [python, "-I", "-S", "-u", "-X", "utf8", "-c", _text("stage0"), json.dumps(dict(args))]
+
+
+def guard(python: str, name: str, patience: int) -> list[str]:
+    """The command line of the main process of a container that agents are started in; the first must come within `patience` s."""
+    return [python, "-I", "-S", "-c", _text("guard"), name, str(patience)]
+
+
+def _text(name: str) -> str:
+    """A module as a short command line: without comments."""
+    lines = _read(os.path.join(_folder(), "agent", f"{name}.py")).splitlines()
+    return "\n".join(line.partition("  # ")[0] for line in lines if line.strip() and not line.startswith("#"))
 
 
 def read_sync(fd: int, timeout: float) -> None:

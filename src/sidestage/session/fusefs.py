@@ -24,7 +24,7 @@ from sidestage.views import fuse
 from sidestage.views.fuse import Op, Request, Stat
 
 if TYPE_CHECKING:
-    from sidestage.stream.link import Link
+    from sidestage.stream.links import Links
     from sidestage.stream.loop import Loop
 
 UNCLAIMED = 60.0  # seconds until a node that nobody opened is dropped; trap may have died or been interrupted in between
@@ -52,8 +52,8 @@ class _Node:
 
 
 class FuseFiles:
-    def __init__(self, loop: Loop, link: Link, fuse_fd: int) -> None:
-        self._loop, self._link, self._fd = loop, link, fuse_fd
+    def __init__(self, loop: Loop, links: Links, fuse_fd: int) -> None:
+        self._loop, self._links, self._fd = loop, links, fuse_fd
         self._nodes: dict[int, _Node] = {fuse.ROOT: _Node("", ROOT_STAT)}
         self._last = fuse.ROOT
         self._unclaimed: dict[int, float] = {}  # in order of time
@@ -108,7 +108,7 @@ class FuseFiles:
         if node.reader:
             node.reader.forget()
         if node.handle:
-            self._link.call("close", {"handle": node.handle}, lambda *_: None)
+            self._links.call("close", {"handle": node.handle}, lambda *_: None)
         node.handle, node.reader, node.first, node.entries = 0, None, None, None
 
     def _ask(self, node: _Node, then: Then, follow: bool = True) -> None:
@@ -130,7 +130,7 @@ class FuseFiles:
             for callback in waiting:
                 callback(errno)
 
-        self._link.call("open", {"path": node.path, "follow": follow}, opened)
+        self._links.call("open", {"path": node.path, "follow": follow}, opened)
 
     def _opened_file(self, node: _Node, whole: bool) -> None:
         first = node.first or b""
@@ -141,7 +141,7 @@ class FuseFiles:
 
             def fetch(offset: int, size: int, done: Callable[[bytes, int], None]) -> None:
                 args = {"handle": node.handle, "offset": offset, "size": size}
-                self._link.call("read", args, lambda _result, raw, errno: done(raw, errno))
+                self._links.call("read", args, lambda _result, raw, errno: done(raw, errno))
 
             node.reader = ReadAhead(fetch, lambda: 1 << 62 if node.streamed else node.stat[7], len(first), self._budget)
 
@@ -209,7 +209,7 @@ class FuseFiles:
             self._answer(request.unique, fuse.entry(self._add(node), node.stat, ATTR_SECONDS, ATTR_SECONDS))
 
         # Links are followed by the agent: here, their targets would be looked up on this machine.
-        self._link.call("stat", {"path": path, "follow": True}, found)
+        self._links.call("stat", {"path": path, "follow": True}, found)
 
     def _getattr(self, request: Request) -> None:
         node = self._nodes[request.node]
@@ -224,13 +224,13 @@ class FuseFiles:
                 node.stat = tuple(new)
             self._late(request.unique, fuse.attr_out(node.stat, ATTR_SECONDS))  # replaced or deleted: as it was
 
-        self._link.call("stat", {"path": node.path, "follow": not st.S_ISLNK(node.stat[2])}, found)
+        self._links.call("stat", {"path": node.path, "follow": not st.S_ISLNK(node.stat[2])}, found)
 
     def _readlink(self, request: Request) -> None:
         def found(_result: dict[str, Any], raw: bytes, errno: int) -> None:
             self._late(request.unique, raw, errno=errno)
 
-        self._link.call("readlink", {"path": self._nodes[request.node].path}, found)
+        self._links.call("readlink", {"path": self._nodes[request.node].path}, found)
 
     def _open_node(self, request: Request) -> None:
         node = self._nodes[request.node]
@@ -309,15 +309,15 @@ class FuseFiles:
                 node.entries = None if errno else found
                 then(errno)
             else:
-                self._link.call("readdir", {"handle": node.handle}, batch)
+                self._links.call("readdir", {"handle": node.handle}, batch)
 
-        self._link.call("readdir", {"handle": node.handle}, batch)
+        self._links.call("readdir", {"handle": node.handle}, batch)
 
     def _statfs(self, request: Request) -> None:
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
             self._late(request.unique, *([] if errno else [fuse.statfs(result["statfs"])]), errno=errno)
 
-        self._link.call("statfs", {"path": self._nodes[request.node].path or "/"}, found)
+        self._links.call("statfs", {"path": self._nodes[request.node].path or "/"}, found)
 
     def _forget(self, request: Request) -> None:
         for number in fuse.forgotten(request):

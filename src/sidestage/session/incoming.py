@@ -8,6 +8,7 @@ from typing import Any
 
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.stream.link import Link
+from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import SocketPump
 from sidestage.views.incoming import IncomingRules
@@ -16,8 +17,8 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Incoming:
-    def __init__(self, loop: Loop, link: Link, broker: BrokerServer, rules: IncomingRules) -> None:
-        self._loop, self._link, self._broker, self._rules = loop, link, broker, rules
+    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, rules: IncomingRules) -> None:
+        self._loop, self._links, self._broker, self._rules = loop, links, broker, rules
         self._listeners: dict[int, tuple[str, int]] = {}  # the target's port -> the program's real address
         broker.on("listen", self._listen)
         broker.on("unlisten", self._unlisten)
@@ -26,7 +27,10 @@ class Incoming:
         port, (host, real) = self._rules.remote_port(args["port"]), args["real"]
         host = _WILDCARDS.get(host, host).removeprefix("::ffff:")
         self._listeners[port] = (host, real)
+        self._subscribe(port)
+        reply()  # the program's listen() needn't wait for the target
 
+    def _subscribe(self, port: int) -> None:
         def done(_result: Args, _raw: bytes, errno: int) -> None:
             if errno:
                 self._broker.event(
@@ -34,20 +38,24 @@ class Incoming:
                     text=f"port {port} can't be mirrored ({_why(errno)}): the program listens, but gets no traffic",
                 )
 
-        self._link.call(self._rules.mode, {"port": port}, done)
-        reply()  # the program's listen() needn't wait for the target
+        self._links.call(self._rules.mode, {"port": port}, done)
+
+    def subscribe_all(self) -> None:
+        """With a new agent, which knows nothing of what was before."""
+        for port in self._listeners:
+            self._subscribe(port)
 
     def _unlisten(self, args: Args, _fds: list[int], reply: Reply) -> None:
         port = self._rules.remote_port(args["port"])
         if self._listeners.pop(port, None):
-            self._link.call("un" + self._rules.mode, {"port": port}, lambda *_: None)
+            self._links.call("un" + self._rules.mode, {"port": port}, lambda *_: None)
         reply()
 
-    def opened(self, channel: int, kind: str, args: dict[str, Any]) -> None:
+    def opened(self, link: Link, channel: int, kind: str, args: dict[str, Any]) -> None:
         """The agent saw a client connect."""
         real = self._listeners.get(args["port"])
         if kind != "mirror" or real is None:
-            self._link.refuse(channel, 111)
+            link.refuse(channel, 111)
             return
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -59,10 +67,10 @@ class Incoming:
                 sock.connect(real)
         except OSError as error:
             sock.close()
-            self._link.refuse(channel, error.errno or 111)
+            link.refuse(channel, error.errno or 111)
             return
-        self._link.accept(channel, {})
-        SocketPump(self._loop, self._link, channel, sock, drop_input=True).start()
+        link.accept(channel, {})
+        SocketPump(self._loop, link, channel, sock, drop_input=True).start()
 
 
 def _why(errno: int) -> str:

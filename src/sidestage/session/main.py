@@ -12,21 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidestage.agent import payload
 from sidestage.session import fusemount, guard, reaper
+from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
-from sidestage.stream.link import HEARTBEAT, SILENCE, Link
+from sidestage.stream.link import HEARTBEAT, SILENCE
 from sidestage.stream.loop import Loop
 from sidestage.targets import local
+from sidestage.targets.plug import Plug
 from sidestage.targets.spec import TargetError, TargetSpec
 from sidestage.trap import kernel
 from sidestage.views.incoming import IncomingRules
-
-MAX_DATA = 256 << 10  # bytes in a data frame: a local stream has no slow link for small frames to overtake on
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +46,28 @@ def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) 
     """
     trap = os.getppid()
     _detach(sock, debug)
-    limits = {"heartbeat": options.heartbeat, "silence": options.silence}
     try:
         with _while_wanted(sock):
-            agent = local.start_agent(local.resolve(options.target), options.session, options.python, limits)
+            plug = _start(options)
             mounted = _mount() if options.files else None
-            local.wait_ready(agent)
+            stream = plug.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
         return
     except Abandoned:
         return
-    session = Session(sock, options, agent.fd, mounted, trap)
+    session = Session(sock, options, plug, stream, mounted, trap)
     try:
         session.run()
         session.end()
     finally:
-        os.close(agent.fd)
-        with contextlib.suppress(Exception):
-            agent.process.wait(2)
-        if agent.process.returncode is None:
-            agent.process.kill()
-            agent.process.wait()
+        plug.close()
+
+
+def _start(options: SessionOptions) -> Plug:
+    """An agent is on its way to the target; raises TargetError."""
+    limits = {"heartbeat": options.heartbeat, "silence": options.silence}
+    return local.start_agent(local.resolve(options.target), options.session, options.python, limits)
 
 
 class Abandoned(BaseException):
@@ -96,7 +95,7 @@ def _while_wanted(sock: socket.socket) -> Iterator[None]:
 
 class Session:
     def __init__(
-        self, sock: socket.socket, options: SessionOptions, stream: int, mounted: Mounted | None, trap: int
+        self, sock: socket.socket, options: SessionOptions, plug: Plug, stream: int, mounted: Mounted | None, trap: int
     ) -> None:
         self._options, self._trap = options, trap
         self._guard: tuple[int, int] | None = None
@@ -106,20 +105,21 @@ class Session:
         self._begun: dict[str, Any] = {}
         self._broker = BrokerServer(self._loop, sock, self._trap_gone)
         self._broker.on("ready", self._ready)
-        self._link = Link(
-            self._loop, stream, stream, "laptop",
-            on_call=lambda call, *_: self._link.fail(call, 38), on_open=self._opened, on_event=self._noticed,
-            on_closed=self._lost, heartbeat=options.heartbeat, silence=options.silence, max_data=MAX_DATA,
+        self._attachment = Attachment(
+            self._loop, plug, stream, heartbeat=options.heartbeat, silence=options.silence,
+            opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
+            said=lambda text: self._broker.event("say", text=text), lost=self._lost, again=self._attached_again,
         )  # fmt: skip
-        Outgoing(self._loop, self._link, self._broker)
-        self._incoming = Incoming(self._loop, self._link, self._broker, options.incoming)
-        self._link.call("hello", {"session": options.session, "payload": payload.sha256()}, self._on_hello)
-        self._link.call("env", {}, self._on_env)
+        links = self._links = self._attachment.links
+        Outgoing(self._loop, links, self._broker)
+        self._incoming = Incoming(self._loop, links, self._broker, options.incoming)
+        self._attachment.hello(options.session, self._on_hello)
+        links.call("env", {}, self._on_env)
         self._root = -1
         self._files: FuseFiles | MemFiles | None = None
         if mounted:
             self._root = mounted.root
-            self._files = FuseFiles(self._loop, self._link, mounted.fuse) if not mounted.why else MemFiles(self._loop, self._link)
+            self._files = MemFiles(self._loop, links) if mounted.why else FuseFiles(self._loop, links, mounted.fuse)
             self._begun["note"] = mounted.why
         for op in ("stat", "readlink", "access", "statfs"):
             self._broker.on(op, self._path_call(op))
@@ -152,7 +152,7 @@ class Session:
 
     def _begin(self, errno: int) -> None:
         if errno:
-            self._lost(f"the agent answered with: {os.strerror(errno)}")
+            self._lost(f"the agent beside the target answered with: {os.strerror(errno)}")
         elif {"hello", "env"} <= self._begun.keys():
             fds = [self._begun["env"]] + ([self._root] if self._root >= 0 else [])
             self._broker.event("begin", fds=fds, note=self._begun.get("note"), **self._begun["hello"])
@@ -181,14 +181,11 @@ class Session:
                     result = {"target": os.fsdecode(raw)}
                 reply(errno, **result)
 
-            self._link.call(op, {key: args[key] for key in ("path", "follow", "mode") if key in args}, done)
+            self._links.call(op, {key: args[key] for key in ("path", "follow", "mode") if key in args}, done)
 
         return handle
 
     # -- the agent's side --
-
-    def _opened(self, channel: int, kind: str, args: Args) -> None:
-        self._incoming.opened(channel, kind, args)
 
     def _noticed(self, name: str, args: Args) -> None:
         if name == "warning":
@@ -200,10 +197,15 @@ class Session:
                 f"{args['connections']} connections dropped (the target is not affected)",
             )
         elif name == "target.gone":
-            self._broker.event("lost", text=args.get("text") or "the target has ended")
+            self._attachment.target_gone(args.get("text") or "the target has ended")
 
-    def _lost(self, reason: str) -> None:
-        self._broker.event("lost", text=f"the agent beside the target is gone: {reason}")
+    def _lost(self, text: str) -> None:
+        self._broker.event("lost", text=text)
+
+    def _attached_again(self) -> None:
+        """The place has given us another agent: what the program listens on is subscribed there."""
+        self._attachment.hello(self._options.session, lambda *_: None)
+        self._incoming.subscribe_all()
 
     def _trap_gone(self) -> None:
         self._loop.stop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sidestage.session.fusefs import Done, refusal
 
 if TYPE_CHECKING:
-    from sidestage.stream.link import Link
+    from sidestage.stream.links import Links
     from sidestage.stream.loop import Loop
 
 LIMIT = 256 << 20  # bytes of one file: they are this machine's memory
@@ -18,9 +18,9 @@ CHUNK = 1 << 20
 
 
 class MemFiles:
-    def __init__(self, loop: Loop, link: Link) -> None:
+    def __init__(self, loop: Loop, links: Links) -> None:
         del loop
-        self._link = link
+        self._links = links
 
     def open(self, path: str, flags: int, done: Done) -> None:
         """done({"fds": [memfd]}, errno). A directory can't be made of memory: ENOSYS; a file beyond LIMIT: EFBIG."""
@@ -40,7 +40,7 @@ class MemFiles:
             else:
                 self._copy(stat, handle, raw, done)
 
-        self._link.call("open", {"path": path, "follow": not flags & os.O_NOFOLLOW}, opened)
+        self._links.call("open", {"path": path, "follow": not flags & os.O_NOFOLLOW}, opened)
 
     def _copy(self, stat: list[int], handle: int, first: bytes, done: Done) -> None:
         fd = os.memfd_create("sidestage", os.MFD_CLOEXEC)
@@ -57,7 +57,7 @@ class MemFiles:
             _write(fd, raw, offset)
             offset += len(raw)
             if raw and handle:
-                self._link.call("read", {"handle": handle, "offset": offset, "size": CHUNK}, chunk)
+                self._links.call("read", {"handle": handle, "offset": offset, "size": CHUNK}, chunk)
             else:
                 self._finish(handle, done, 0, _read_only(fd, stat))
 
@@ -65,7 +65,7 @@ class MemFiles:
 
     def _finish(self, handle: int, done: Done, errno: int, fd: int = -1) -> None:
         if handle:
-            self._link.call("close", {"handle": handle}, lambda *_: None)
+            self._links.call("close", {"handle": handle}, lambda *_: None)
         done({} if errno else {"fds": [fd]}, errno)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.stream.link import Link
+from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
 from sidestage.views.names import DNS_PORT, answers, server_failure
@@ -23,23 +24,24 @@ MAX_DATAGRAM = 65535
 
 
 class Outgoing:
-    def __init__(self, loop: Loop, link: Link, broker: BrokerServer) -> None:
-        self._loop, self._link, self._broker = loop, link, broker
+    def __init__(self, loop: Loop, links: Links, broker: BrokerServer) -> None:
+        self._loop, self._links, self._broker = loop, links, broker
         broker.on("connect", self._connect)
         broker.on("udp", self._udp)
         broker.on("unix", self._unix)
 
     def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
         program, listener = (socket.socket(fileno=fd) for fd in fds)
+        link = self._links.carrier()
 
         def connected(channel: int, info: Args) -> None:
             try:
                 end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
             except OSError as error:
-                self._link.reset(channel)
+                link.reset(channel)
                 reply(error.errno or 5)
             else:
-                SocketPump(self._loop, self._link, channel, end).start()
+                SocketPump(self._loop, link, channel, end).start()
                 reply(local=info.get("local"))
             finally:
                 program.close()
@@ -50,10 +52,10 @@ class Outgoing:
             listener.close()
             reply(errno)
 
-        _Waiting(connected, refused).open(self._link, "tcp", {"host": args["host"], "port": args["port"]})
+        _Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
 
     def _udp(self, args: Args, _fds: list[int], reply: Reply) -> None:
-        UdpRelay(self._loop, self._link, (args["family"], args["host"], args["port"]), reply, self._learn)
+        UdpRelay(self._loop, self._links.carrier(), (args["family"], args["host"], args["port"]), reply, self._learn)
 
     def _learn(self, message: bytes) -> None:
         for name, address in answers(message):
@@ -61,6 +63,7 @@ class Outgoing:
 
     def _unix(self, args: Args, _fds: list[int], reply: Reply) -> None:
         kind = socket.SOCK_SEQPACKET if args["type"] == "seqpacket" else socket.SOCK_STREAM
+        link = self._links.carrier()
 
         def connected(channel: int, _info: Args) -> None:
             relay = "sidestage-" + secrets.token_hex(16)
@@ -75,7 +78,7 @@ class Outgoing:
 
             def late() -> None:
                 finish()
-                self._link.reset(channel)
+                link.reset(channel)
 
             def arrived(_: int) -> None:
                 end, _peer = listener.accept()
@@ -85,13 +88,13 @@ class Outgoing:
                     return
                 finish()
                 pump = DatagramPump if kind == socket.SOCK_SEQPACKET else SocketPump
-                pump(self._loop, self._link, channel, end).start()
+                pump(self._loop, link, channel, end).start()
 
             timer = self._loop.later(RELAY_CONNECT_TIMEOUT, late)
             self._loop.watch(listener.fileno(), select.EPOLLIN, arrived)
             reply(relay=relay)
 
-        _Waiting(connected, reply).open(self._link, "unix", {"path": args["path"], "type": args["type"]})
+        _Waiting(connected, reply).open(link, "unix", {"path": args["path"], "type": args["type"]})
 
 
 class _Waiting:

@@ -118,10 +118,20 @@ class Link:
             self.flush()
 
     def event(self, name: str, args: Args) -> None:
+        if self._closed:
+            return
         self.mux.event(name, args)
         self.flush()
 
+    @property
+    def load(self) -> int:
+        """Channels that are open."""
+        return len(self._handlers)
+
     def open(self, kind: str, args: Args, handler: ChannelHandler) -> int:
+        if self._closed:
+            self._loop.soon(lambda: handler.on_refused(5, "the link is closed"))
+            return 0
         channel = self.mux.open(kind, args)
         self._handlers[channel] = handler
         self.flush()

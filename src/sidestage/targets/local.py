@@ -1,16 +1,19 @@
 """Targets on this machine: a process in its own namespaces, or a container of podman or docker.
 
-Resolving ends in a process id; the agent is a child process whose standard input and output are the byte stream.
+Resolving ends in a process id; the agent is a child process whose standard input and output are the byte stream. AgentProcess is
+a `plug.Plug`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sidestage.agent import payload
 from sidestage.targets.spec import TargetError, TargetSpec
@@ -27,6 +30,31 @@ class AgentProcess:
     process: subprocess.Popen[bytes]
     fd: int
     pid: int | None  # of the target
+    max_data: int = 256 << 10  # a local stream has no slow link for small frames to overtake on
+    news: int = -1
+
+    def wait_ready(self, say: Callable[[str, str], None] = lambda *_: None) -> int:
+        """Until the agent has gone to its target; raises TargetError with the agent's own words."""
+        try:
+            payload.read_sync(self.fd, SYNC_TIMEOUT)
+        except (OSError, EOFError, TimeoutError) as error:
+            raise _failed(self, error) from error
+        return self.fd
+
+    def read_news(self) -> tuple[dict[str, Any], list[int]]:
+        return {}, []
+
+    def send(self, op: str, **args: Any) -> None:
+        raise NotImplementedError(f"nobody is here who could {op}")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(2)
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.wait()
 
 
 def resolve(spec: TargetSpec) -> int | None:
@@ -100,14 +128,6 @@ def start_agent(
     except OSError as error:
         raise _failed(agent, error) from error
     return agent
-
-
-def wait_ready(agent: AgentProcess) -> None:
-    """Until the agent has gone to its target; raises TargetError with the agent's own words."""
-    try:
-        payload.read_sync(agent.fd, SYNC_TIMEOUT)
-    except (OSError, EOFError, TimeoutError) as error:
-        raise _failed(agent, error) from error
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -1,0 +1,141 @@
+"""The session's agent: the control link, bulk links beside it, and a new agent in the place of one that was lost.
+
+Where the target's place offers it (`Plug.news`), the agent opens a port that only its own pod can reach, and we ask for
+connections to it, each let in by a token that the control link brought. When the control link breaks and the place can attach
+again, every channel is reset, calls fail, and the listeners are subscribed anew with the next agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Callable
+
+from sidestage.agent import payload
+from sidestage.stream.link import HEARTBEAT, SILENCE, Args, Link
+from sidestage.stream.links import Links
+from sidestage.stream.loop import Loop
+from sidestage.targets.plug import Plug
+
+BULK = 2  # connections for bulk
+FAR = 0.005  # seconds of round trip from which a connection's window is what limits it
+BULK_FAR = 4
+BULK_DATA = 256 << 10  # bytes in a data frame of a bulk link
+BULK_TRIES = 8  # bulk connections asked for in the life of an agent
+
+
+class Attachment:
+    """`opened(link, channel, kind, args)`, `noticed(event, args)`, `said(text)`, `lost(text)`, `again()` are the session's."""
+
+    def __init__(
+        self, loop: Loop, plug: Plug, stream: int, *, heartbeat: float = HEARTBEAT, silence: float = SILENCE,
+        opened: Callable[[Link, int, str, Args], None], noticed: Callable[[str, Args], None],
+        said: Callable[[str], None], lost: Callable[[str], None], again: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._loop, self._plug, self._heartbeat, self._silence = loop, plug, heartbeat, silence
+        self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
+        self._tokens: list[bytes] = []
+        self._asked = 0
+        self.links = Links(self._control(stream))
+        if plug.news >= 0:
+            loop.watch(plug.news, select.EPOLLIN, self._news)
+
+    def hello(self, session: str, done: Callable[[Args, bytes, int], None]) -> None:
+        """Ask the agent who it is, and open bulk links when it offers them."""
+        sent = time.monotonic()
+
+        def answered(result: Args, raw: bytes, errno: int) -> None:
+            if not errno and result.get("bulk"):
+                for _ in range(BULK_FAR if time.monotonic() - sent > FAR else BULK):
+                    self._ask_bulk()
+            done(result, raw, errno)
+
+        self.links.control.call("hello", {"session": session, "payload": payload.sha256()}, answered)
+
+    # -- links --
+
+    def _link(self, fd: int, max_data: int, closed: Callable[[Link, str], None]) -> Link:
+        def on_closed(reason: str) -> None:
+            closed(link, reason)
+            os.close(fd)
+
+        link = Link(
+            self._loop, fd, fd, "laptop",
+            on_call=lambda call, *_: link.fail(call, 38), on_open=lambda *opened: self._opened(link, *opened),
+            on_event=self._noticed, on_closed=on_closed, heartbeat=self._heartbeat,
+            silence=self._silence, max_data=max_data,
+        )  # fmt: skip
+        return link
+
+    def _control(self, stream: int) -> Link:
+        return self._link(stream, self._plug.max_data, self._control_closed)
+
+    def _control_closed(self, link: Link, reason: str) -> None:
+        if link is not self.links.control:
+            return
+        for bulk in list(self.links.bulk):
+            bulk.close(reason)
+        if self._plug.news >= 0:
+            self._plug.send("again", why=reason)
+        else:
+            self._lost(f"the agent beside the target is gone: {reason}")
+
+    # -- bulk --
+
+    def _ask_bulk(self) -> None:
+        if self._asked >= BULK_TRIES:
+            return
+        self._asked += 1
+
+        def ticket(result: Args, _raw: bytes, errno: int) -> None:
+            if not errno:
+                self._tokens.append(result["token"].encode())
+                self._plug.send("bulk", port=result["port"])
+
+        self.links.control.call("bulk", {}, ticket)
+
+    def _bulk_stream(self, fd: int) -> None:
+        def closed(link: Link, _reason: str) -> None:
+            self.links.remove(link)
+            self._loop.later(1.0, lambda: None if self.links.bulk else self._ask_bulk())
+
+        if not self._tokens:
+            os.close(fd)
+            return
+        os.write(fd, self._tokens.pop())  # the buffer of a new socket has room for it
+        self.links.add(self._link(fd, BULK_DATA, closed))
+
+    # -- what the place tells --
+
+    def _news(self, _events: int) -> None:
+        message, fds = self._plug.read_news()
+        event = message.get("ev")
+        if event == "bulk":
+            self._bulk_stream(fds[0])
+        elif event == "say":
+            self._said(message["text"])
+        elif event == "attached":
+            self._asked = 0
+            self._tokens.clear()
+            self.links.control = self._control(fds[0])
+            self._again()
+        else:
+            self._loop.unwatch(self._plug.news)
+            self._lost(message.get("text") or "the process that keeps the agent has ended")
+            for fd in fds:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+
+    def target_gone(self, text: str) -> None:
+        """The agent says that its target has ended."""
+        if self._plug.news >= 0:
+            self.links.control.close(text)
+        else:
+            self._lost(text)
+
+    def close(self) -> None:
+        """Say goodbye, so that the agent need not wait for the end of the stream."""
+        self.links.control.mux.bye()
+        self.links.control.flush()

@@ -1,0 +1,34 @@
+"""All the links between the same two: the control link, and bulk links beside it, when there are any.
+
+A bulk link has its own mux and its own connection. Channels and the contents of files go over the bulk link with the fewest
+channels, so that no control message waits behind them.
+"""
+
+from __future__ import annotations
+
+from typing import List
+
+from sidestage.stream.link import Args, Done, Link
+
+BULK_CALLS = ("open", "read", "readdir")
+
+
+class Links:
+    def __init__(self, control: Link) -> None:
+        self.control = control
+        self.bulk: List[Link] = []
+
+    def add(self, link: Link) -> None:
+        self.bulk.append(link)
+
+    def remove(self, link: Link) -> None:
+        if link in self.bulk:
+            self.bulk.remove(link)
+
+    def carrier(self) -> Link:
+        """The link for a new channel."""
+        return min(self.bulk, key=lambda link: link.load) if self.bulk else self.control
+
+    def call(self, op: str, args: Args, done: Done, raw: bytes = b"") -> None:
+        """As Link.call, by the link that suits the call."""
+        (self.carrier() if op in BULK_CALLS else self.control).call(op, args, done, raw)
