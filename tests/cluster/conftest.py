@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from tests.testkit.cluster import Cluster, eventually, script
+from tests.testkit.cluster import Cluster, script
 
 SECONDS = 180  # a test's own bound; the fixtures have bounds of their own (the first build of the cluster takes minutes)
 
@@ -42,9 +42,9 @@ def aloud(request: pytest.FixtureRequest, name: str, *args: str) -> None:
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, built: None) -> Iterator[Cluster]:
     """The shared cluster. It is left as it was found: taken down only when it was not up before."""
-    found = (Cluster.of().state / "up").exists()
+    found = (Cluster.found().state / "up").exists()
     aloud(request, "up")
-    yield Cluster.of()
+    yield Cluster.found()
     if not found:
         script("down")
 
@@ -53,8 +53,5 @@ def cluster(request: pytest.FixtureRequest, built: None) -> Iterator[Cluster]:
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty namespace named after the module and this run; gone afterwards with all that is in it."""
     module = cast(str, request.module.__name__).rsplit(".", 1)[-1]
-    name = f"{re.sub('[^a-z0-9]', '-', module)}-{os.getpid()}"
-    cluster.kubectl("create", "namespace", name)
-    eventually("the service account", lambda: cluster.get("serviceaccounts", "-n", name)["items"])
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with cluster.namespace(f"{re.sub('[^a-z0-9]', '-', module)}-{os.getpid()}") as name:
+        yield name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,11 +20,10 @@ NODES = ("node1", "node2")
 T = TypeVar("T")
 
 
-def script(name: str, *args: str, number: str = "", capture: bool = True) -> str:
-    """A script of tests/cluster for the cluster of that number ("" is the one that all share)."""
-    env = {**os.environ, "SIDESTAGE_CLUSTER": number}
-    done = subprocess.run(["bash", SCRIPTS / f"{name}.sh", *args], env=env, text=True, stdout=subprocess.PIPE if capture else None,
-                          stdin=subprocess.DEVNULL, check=False)  # fmt: skip
+def script(name: str, *args: str, capture: bool = True) -> str:
+    """A script of tests/cluster. SIDESTAGE_CLUSTER=NUMBER in the environment gives a run of the tests a cluster of its own."""
+    command = ["bash", str(SCRIPTS / f"{name}.sh"), *args]
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE if capture else None, stdin=subprocess.DEVNULL, check=False)
     assert done.returncode == 0, f"tests/cluster/{name}.sh {' '.join(args)}: exit status {done.returncode}"
     return done.stdout or ""
 
@@ -35,8 +35,8 @@ class Cluster:
     state: Path
 
     @classmethod
-    def of(cls, number: str = "") -> Cluster:
-        return cls(*map(Path, script("inside", "paths", number=number).split()))
+    def found(cls) -> Cluster:
+        return cls(*map(Path, script("inside", "paths").split()))
 
     @property
     def env(self) -> dict[str, str]:
@@ -52,14 +52,25 @@ class Cluster:
     def get(self, *args: str) -> Any:
         return json.loads(self.kubectl("get", *args, "-o", "json"))
 
+    @contextlib.contextmanager
+    def namespace(self, name: str, *labels: str) -> Iterator[str]:
+        self.kubectl("create", "namespace", name)
+        try:
+            if labels:
+                self.kubectl("label", "namespace", name, *labels)
+            eventually("the service account", lambda: self.get("serviceaccounts", "-n", name)["items"])
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false")
+
     def apply(self, namespace: str, *workloads: str) -> None:
         """Files of workloads/, by name; waits until their deployments and pods are ready."""
         for name in workloads:
             self.kubectl("apply", "-n", namespace, "-f", str(WORKLOADS / f"{name}.yaml"))
         for deployment in self.get("deployments", "-n", namespace)["items"]:
-            self.kubectl("rollout", "status", "-n", namespace, f"deployment/{deployment['metadata']['name']}", "--timeout=60s")
+            self.kubectl("rollout", "status", "-n", namespace, f"deployment/{deployment['metadata']['name']}", "--timeout=55s")
         if self.get("pods", "-n", namespace)["items"]:
-            self.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pods", "--all", "--timeout=60s")
+            self.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pods", "--all", "--timeout=55s")
 
     def pods(self, namespace: str, selector: str) -> list[Any]:
         """Running pods that are not on their way out, by name."""
