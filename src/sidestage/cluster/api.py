@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import select
 import socket
 import ssl
@@ -37,6 +38,9 @@ MAX_LINE = 16 << 20  # bytes of one event; etcd holds objects of 1.5 MiB
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 
 
+WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')  # of the header Warning (RFC 7234 5.5)
+
+
 @dataclass(slots=True)
 class Upgraded:
     """A connection that speaks WebSocket now; blocking, without a time-out."""
@@ -53,6 +57,7 @@ class Api:
         self._proxy = dial.proxy_for(self._server, access.cluster.proxy_url)
         self._credentials = Credentials(access)
         self._tls: tuple[tls.Certificate | None, ssl.SSLContext] | None = None
+        self.warnings: list[str] = []  # of the last request's answer: deprecations, and what Pod Security thinks of a Job
         self._lock = threading.RLock()
         self._idle: http.Http | None = None
 
@@ -68,6 +73,7 @@ class Api:
         target = self._target(path, urlencode(query or {}))
         with self._lock:
             connection, head = self._send(method, target, headers, data, timeout)
+            self.warnings = [_unquoted(text) for text in WARNING.findall(head.headers.get("warning", ""))]
             try:
                 answer = http.whole(connection.body(head, method))
             except OSError as error:
@@ -224,6 +230,10 @@ def connect(kubeconfig: str | None = None, context: str | None = None, namespace
 def path_of(*parts: str) -> str:
     """A path of names, each quoted."""
     return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def _lines(pieces: Iterator[bytes], ends: float) -> Iterator[bytes]:

@@ -136,6 +136,10 @@ def why_not(pod: Pod, container: str, events: Sequence[dict[str, Any]] = ()) -> 
             last = each.get("lastState", {}).get("terminated", {})
             ended = f"; it ended with {last['exitCode']}{_detail(last)}" if "exitCode" in last else ""
             return f"container {each.get('name')} waits: {waiting['reason']}{_detail(waiting, reason=False)}{ended}"
+    last = status.get("lastState", {}).get("terminated", {})
+    if last and not status.get("ready"):
+        times = status.get("restartCount", 0)
+        return f"container {container} ended with {last.get('exitCode')}{_detail(last)}, {times} restarts until now"
     warning = last_warning(events)
     if warning:
         return warning
