@@ -25,10 +25,10 @@ _SETUP = """\
 mount --make-rprivate /
 ip link set lo up
 mount -t tmpfs shm /dev/shm
-mkdir -p "$FOLDER/tmp" "$FOLDER/home" "$FOLDER/run"
+mkdir -p "$FOLDER/tmp" "$FOLDER/run"
 echo ready; exec sleep infinity
 """
-_PLACES = {"TMPDIR": "tmp", "HOME": "home", "XDG_RUNTIME_DIR": "run"}
+_PLACES = {"TMPDIR": "tmp", "XDG_RUNTIME_DIR": "run"}
 _TCP_OVER = {"06"}  # TIME_WAIT belongs to nobody
 _TABLES = ("tcp", "tcp6", "udp", "udp6", "unix", "packet", "raw")
 
@@ -98,7 +98,7 @@ class Laptop:
         return Counter(_sockets(self.pid)) + Counter(_mounts(self.pid)) + Counter(self._files())
 
     def _files(self) -> Iterator[str]:
-        for top in (self.folder / "tmp", self.folder / "home", self.folder / "run", Path(f"/proc/{self.pid}/root/dev/shm")):
+        for top in (self.folder / "tmp", self.folder / "run", Path(f"/proc/{self.pid}/root/dev/shm")):
             for folder, folders, names in os.walk(top):
                 yield from (f"file {folder}/{name}" for name in (*folders, *names))
 
