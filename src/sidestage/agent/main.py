@@ -95,8 +95,8 @@ class Agent:
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
             "close": lambda a: self._files.close(a["handle"]),
             "access": lambda a: self._files.access(a["path"], a["mode"]),
-            "mirror": lambda a: self._mirror.subscribe(a["port"]),
-            "unmirror": lambda a: self._mirror.unsubscribe(a["port"]),
+            "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers"))),
+            "unmirror": lambda a: self._mirror.unsubscribe(a["port"], bool(a.get("answers"))),
         }
         if target.pidfd >= 0:
             self._loop.watch(target.pidfd, select.EPOLLIN, self._target_gone)

@@ -17,9 +17,10 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 from sidestage.agent.tcp import (
     Aborted,
+    Answer,
+    Answered,
     Bytes,
     Dropped,
-    Ended,
     Key,
     Reassembler,
     Segment,
@@ -43,13 +44,17 @@ class Mirror:
     def __init__(self, loop: Loop, links: Links) -> None:
         self._loop, self._links = loop, links
         self._flows: Dict[Key, _Flow] = {}
+        self._answers: Dict[Key, _Flow] = {}
         self._reassembler = Reassembler()
         self._sock: Optional[socket.socket] = None
         self._lost: Dict[int, List[int]] = {}  # port -> [bytes, connections]
         self._reporting = False
 
-    def subscribe(self, port: int) -> None:
-        """Mirror connections to `port` that start from now on; raises OSError (EPERM without CAP_NET_RAW), ValueError."""
+    def subscribe(self, port: int, answers: bool = False) -> None:
+        """Mirror connections to `port` that start from now on, with what the target answers in a channel of its own if asked.
+
+        Raises OSError (EPERM without CAP_NET_RAW), ValueError.
+        """
         if not 0 < port < 65536:
             raise ValueError(f"{port} is no port")
         if self._sock is None:
@@ -69,15 +74,19 @@ class Mirror:
             self._loop.watch(sock.fileno(), select.EPOLLIN, self._readable)
         else:
             self._filter(self._sock, port)
-        self._reassembler.ports[port] = self._reassembler.ports.get(port, 0) + 1
+        for counts in self._counts(answers):
+            counts[port] = counts.get(port, 0) + 1
 
-    def unsubscribe(self, port: int) -> None:
+    def unsubscribe(self, port: int, answers: bool = False) -> None:
         """Connections under way go on to their end."""
-        ports = self._reassembler.ports
-        if port in ports:
-            ports[port] -= 1
-            if not ports[port]:
-                del ports[port]
+        for counts in self._counts(answers):
+            if port in counts:
+                counts[port] -= 1
+                if not counts[port]:
+                    del counts[port]
+
+    def _counts(self, answers: bool) -> List[Dict[int, int]]:
+        return [self._reassembler.ports, self._reassembler.answers][: 2 if answers else 1]
 
     def _filter(self, sock: socket.socket, new: int) -> None:
         ports = sorted({new, *self._reassembler.ports, *(key[3] for key in self._flows)})
@@ -108,19 +117,26 @@ class Mirror:
     def _apply(self, event: Any) -> None:
         key = event.key
         if isinstance(event, Started):
-            self._flows[key] = _Flow(self._loop, self._links.carrier(), key, self._gone)
+            self._flows[key] = _Flow(self._links.carrier(), "mirror", key, self._gone)
+            if key[3] in self._reassembler.answers:
+                self._answers[key] = _Flow(self._links.carrier(), "answer", key, self._gone)
             return
-        flow = self._flows.get(key)
         if isinstance(event, Dropped):
             self._count(key[3], 0)
-        if flow is None:
+        answering = isinstance(event, (Answer, Answered))
+        flow = (self._answers if answering else self._flows).get(key)
+        if isinstance(event, (Aborted, Dropped)):
+            for each in (flow, self._answers.get(key)):
+                if each is not None:
+                    each.abort()
+        elif flow is None:
             return
-        if isinstance(event, Bytes):
+        elif isinstance(event, (Bytes, Answer)):
             flow.data(event.data)
-        elif isinstance(event, Ended):
-            flow.eof()
-        elif isinstance(event, (Aborted, Dropped)):
+        elif isinstance(event, Answered) and not event.whole:
             flow.abort()
+        else:
+            flow.eof()
 
     def _gone(self, flow: "_Flow", unsent: int) -> None:
         """A flow's end; `unsent` is not 0 when the laptop was too slow for it."""
@@ -128,6 +144,8 @@ class Mirror:
             del self._flows[flow.key]
             if not flow.finished:
                 self._reassembler.forget(flow.key)
+        elif self._answers.get(flow.key) is flow:
+            del self._answers[flow.key]
         if unsent:
             self._count(flow.key[3], unsent)
 
@@ -147,9 +165,9 @@ class Mirror:
 
 
 class _Flow:
-    """One mirrored connection: a channel to the laptop, with a bounded queue."""
+    """One direction of a mirrored connection: a channel to the laptop, with a bounded queue."""
 
-    def __init__(self, loop: Loop, link: Link, key: Key, gone: Callable[["_Flow", int], None]) -> None:
+    def __init__(self, link: Link, kind: str, key: Key, gone: Callable[["_Flow", int], None]) -> None:
         self._link, self.key, self._gone = link, key, gone
         self._queue: Deque[bytes] = deque()
         self._size = 0
@@ -157,7 +175,7 @@ class _Flow:
         self.finished = False
         client, client_port, server, server_port = key
         args = {"port": server_port, "peer": [_text(client), client_port], "local": [_text(server), server_port]}
-        self.channel = link.open("mirror", args, self)
+        self.channel = link.open(kind, args, self)
 
     def data(self, data: bytes) -> None:
         self._queue.append(data)

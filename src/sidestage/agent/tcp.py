@@ -1,8 +1,8 @@
-"""TCP reassembly, sans-IO: packets in any order in, each client's bytes in order out (RFC 9293).
+"""TCP reassembly, sans-IO: packets in any order in, each side's bytes in order out (RFC 9293).
 
-A connection is joined only at its SYN, so that a program never sees the middle of a conversation. What the client sent
-is put in order by sequence number; what the server has acknowledged and we never saw is lost for good, and the
-connection is then dropped rather than delivered with a hole.
+A connection is joined only at its SYN, so that a program never sees the middle of a conversation. What a side sent is put in
+order by sequence number; what the other has acknowledged and we never saw is lost for good: the connection is then dropped
+rather than delivered with a hole. What the server answers is followed only where it was asked for, and its loss ends only that.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Started(NamedTuple):
 
 
 class Bytes(NamedTuple):
+    """What the client sent."""
+
     key: Key
     data: bytes
 
@@ -42,6 +44,20 @@ class Ended(NamedTuple):
     """The client closed its direction."""
 
     key: Key
+
+
+class Answer(NamedTuple):
+    """What the server sent."""
+
+    key: Key
+    data: bytes
+
+
+class Answered(NamedTuple):
+    """The server's answers end here; `whole` when it closed its direction, else some were lost."""
+
+    key: Key
+    whole: bool
 
 
 class Aborted(NamedTuple):
@@ -56,27 +72,89 @@ class Dropped(NamedTuple):
     key: Key
 
 
-Event = Union[Started, Bytes, Ended, Aborted, Dropped]
+Event = Union[Started, Bytes, Ended, Answer, Answered, Aborted, Dropped]
+
+
+class _Stream:
+    """One direction of a connection."""
+
+    __slots__ = ("ended", "expected", "fin", "held", "pending", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = start  # the sequence number of the first byte
+        self.expected = start  # and of the next one
+        self.pending: Dict[int, bytes] = {}
+        self.held = 0  # bytes that `pending` costs
+        self.fin: Optional[int] = None  # sequence number of the FIN
+        self.ended = False
+
+    def feed(self, segment: Segment) -> bytes:
+        """Take a segment; returns the bytes that are in order now, and sets `ended` behind the last."""
+        if segment.flags & FIN:
+            self.fin = (segment.seq + len(segment.data)) & 0xFFFFFFFF
+        if segment.data:
+            self._take(segment.seq, segment.data)
+        parts: List[bytes] = []
+        while self.pending:
+            data = self._next()
+            if data is None:
+                break
+            parts.append(data)
+            self.expected = (self.expected + len(data)) & 0xFFFFFFFF
+        if self.fin == self.expected:
+            self.ended = True
+        return b"".join(parts)
+
+    def lost(self, ack: int) -> bool:
+        """Has the other side got what we have not?"""
+        # A FIN takes one number: acknowledged, it is one beyond the data.
+        return not self.ended and _distance(self.expected, ack) - (1 if self.fin is not None else 0) > 0
+
+    def _take(self, seq: int, data: bytes) -> None:
+        behind = _distance(self.expected, seq)
+        if behind < 0:  # wholly or partly a repetition
+            data = data[-behind:]
+            seq = self.expected
+        old = self.pending.get(seq)
+        if data and (old is None or len(old) < len(data)):
+            self.pending[seq] = data
+            self.held += len(data) + COST if old is None else len(data) - len(old)
+
+    def _next(self) -> Optional[bytes]:
+        """The bytes at `expected`, maybe of a kept segment that starts before; None when there is a hole."""
+        data = self.pending.pop(self.expected, None)
+        if data is not None:
+            self.held -= len(data) + COST
+            return data
+        for seq in list(self.pending):
+            ahead = _distance(self.expected, seq)
+            if ahead <= 0:
+                data = self.pending.pop(seq)
+                self.held -= len(data) + COST
+                if len(data) > -ahead:
+                    return data[-ahead:]
+        return None
 
 
 class _Connection:
-    __slots__ = ("ended", "expected", "fin", "held", "pending", "server_fin", "start")
+    __slots__ = ("answers", "client", "server", "server_fin")
 
-    def __init__(self, start: int) -> None:
-        self.start = start  # the sequence number of the client's first byte
-        self.expected = start  # and of the next one
-        self.pending: Dict[int, bytes] = {}
-        self.held = 0
-        self.fin: Optional[int] = None  # sequence number of the client's FIN
-        self.ended = False
+    def __init__(self, start: int, answers: bool) -> None:
+        self.client = _Stream(start)
+        self.answers = answers  # wanted, and nothing of them is lost
+        self.server: Optional[_Stream] = None  # from its SYN on, if wanted
         self.server_fin = False
+
+    def held(self) -> int:
+        return self.client.held + (self.server.held if self.server else 0)
 
 
 class Reassembler:
-    """Follows connections to the ports in `ports`, which its owner changes at will."""
+    """Follows connections to the ports in `ports`, and the answers of those in `answers`; their owner changes both at will."""
 
     def __init__(self) -> None:
         self.ports: Dict[int, int] = {}
+        self.answers: Dict[int, int] = {}
         self._connections: Dict[Key, _Connection] = {}
         self._held = 0
 
@@ -92,7 +170,7 @@ class Reassembler:
     def forget(self, key: Key) -> None:
         connection = self._connections.pop(key, None)
         if connection is not None:
-            self._held -= connection.held
+            self._held -= connection.held()
 
     def keys(self) -> List[Key]:
         return list(self._connections)
@@ -102,13 +180,13 @@ class Reassembler:
         if segment.flags & SYN:
             start = (segment.seq + 1) & 0xFFFFFFFF
             if connection is not None:
-                if connection.start == start and not connection.ended:
+                if connection.client.start == start and not connection.client.ended:
                     return events  # the SYN again, perhaps late
                 self.forget(key)  # the port is used anew
                 events.append(Aborted(key))
             if len(self._connections) >= MAX_CONNECTIONS:
                 return [*events, Dropped(key)]
-            self._connections[key] = connection = _Connection(start)
+            self._connections[key] = connection = _Connection(start, key[3] in self.answers)
             events.append(Started(key))
             if not segment.data:
                 return events
@@ -117,77 +195,65 @@ class Reassembler:
         if segment.flags & RST:
             self.forget(key)
             return [*events, Aborted(key)]
-        if segment.flags & FIN:
-            connection.fin = (segment.seq + len(segment.data)) & 0xFFFFFFFF
-        if segment.data:
-            self._take(connection, segment.seq, segment.data)
-        events += self._deliver(key, connection)
-        if connection.held > MAX_PENDING or (connection.held and self._held > MAX_TOTAL):
-            self.forget(key)
-            events.append(Dropped(key))
-        return events
-
-    def _take(self, connection: _Connection, seq: int, data: bytes) -> None:
-        behind = _distance(connection.expected, seq)
-        if behind < 0:  # wholly or partly a repetition
-            data = data[-behind:]
-            seq = connection.expected
-        old = connection.pending.get(seq)
-        if data and (old is None or len(old) < len(data)):
-            connection.pending[seq] = data
-            self._hold(connection, len(data) + COST if old is None else len(data) - len(old))
-
-    def _hold(self, connection: _Connection, size: int) -> None:
-        connection.held += size
-        self._held += size
-
-    def _deliver(self, key: Key, connection: _Connection) -> List[Event]:
-        parts: List[bytes] = []
-        pending = connection.pending
-        while pending:
-            data = pending.pop(connection.expected, None)
-            if data is None:
-                data = self._overlapping(connection)
-                if data is None:
-                    break
-            else:
-                self._hold(connection, -len(data) - COST)
-            parts.append(data)
-            connection.expected = (connection.expected + len(data)) & 0xFFFFFFFF
-        events: List[Event] = [Bytes(key, b"".join(parts))] if parts else []
-        if connection.fin == connection.expected and not connection.ended:
-            connection.ended = True
+        ended = connection.client.ended
+        data = self._feed(connection, connection.client, segment)
+        if data:
+            events.append(Bytes(key, data))
+        if connection.client.ended and not ended:
             events.append(Ended(key))
-        if connection.ended and connection.server_fin:
+        if connection.server is not None and segment.flags & ACK and connection.server.lost(segment.ack):
+            events.append(self._unanswered(key, connection))
+        if connection.client.held > MAX_PENDING or (connection.client.held and self._held > MAX_TOTAL):
             self.forget(key)
+            return [*events, Dropped(key)]
+        self._forget_if_over(key, connection)
         return events
-
-    def _overlapping(self, connection: _Connection) -> Optional[bytes]:
-        """What a kept segment that starts before `expected` adds to it; None when there is a hole."""
-        for seq in list(connection.pending):
-            ahead = _distance(connection.expected, seq)
-            if ahead <= 0:
-                data = connection.pending.pop(seq)
-                self._hold(connection, -len(data) - COST)
-                if len(data) > -ahead:
-                    return data[-ahead:]
-        return None
 
     def _from_server(self, key: Key, connection: _Connection, segment: Segment) -> List[Event]:
         if segment.flags & RST:
             self.forget(key)
             return [Aborted(key)]
-        if segment.flags & ACK:
-            # A FIN takes one number: acknowledged, it is one beyond the data.
-            beyond = _distance(connection.expected, segment.ack) - (1 if connection.fin is not None else 0)
-            if beyond > 0 and not connection.ended:
-                self.forget(key)
-                return [Dropped(key)]
+        if segment.flags & ACK and connection.client.lost(segment.ack):
+            self.forget(key)
+            return [Dropped(key)]
+        events = self._answer(key, connection, segment) if connection.answers else []
         if segment.flags & FIN:
             connection.server_fin = True
-            if connection.ended:
-                self.forget(key)
-        return []
+        self._forget_if_over(key, connection)
+        return events
+
+    def _answer(self, key: Key, connection: _Connection, segment: Segment) -> List[Event]:
+        if segment.flags & SYN:
+            if connection.server is None:
+                connection.server = _Stream((segment.seq + 1) & 0xFFFFFFFF)
+            return []
+        server = connection.server
+        if server is None:  # its SYN was missed
+            return [self._unanswered(key, connection)]
+        ended = server.ended
+        data = self._feed(connection, server, segment)
+        events: List[Event] = [Answer(key, data)] if data else []
+        if server.held > MAX_PENDING or (server.held and self._held > MAX_TOTAL):
+            return [*events, self._unanswered(key, connection)]
+        return [*events, Answered(key, True)] if server.ended and not ended else events
+
+    def _unanswered(self, key: Key, connection: _Connection) -> Event:
+        if connection.server is not None:
+            self._held -= connection.server.held
+        connection.server, connection.answers = None, False
+        return Answered(key, False)
+
+    def _feed(self, connection: _Connection, stream: _Stream, segment: Segment) -> bytes:
+        before = stream.held
+        data = stream.feed(segment)
+        self._held += stream.held - before
+        return data
+
+    def _forget_if_over(self, key: Key, connection: _Connection) -> None:
+        """Both sides have closed, and all is told."""
+        server = connection.server
+        if connection.client.ended and connection.server_fin and (server is None or server.ended):
+            self.forget(key)
 
 
 def _distance(start: int, end: int) -> int:

@@ -196,7 +196,11 @@ def test_a_directory(agent: Files, root: Path) -> None:
         assert (ino, kind) == (info.st_ino, stat.S_IFMT(info.st_mode) >> 12), name
 
 
-@pytest.mark.parametrize("tail", ["", "x" * 251, "文" * 83, os.fsdecode(b"\xff" * 251), "😀" * 62], ids=ascii)
+@pytest.mark.parametrize(
+    "tail",
+    ["", "x" * 251, "文" * 83, os.fsdecode(b"\xff" * 251), "😀" * 62],
+    ids=["short", "ascii", "cjk", "bytes", "astral"],
+)
 def test_a_long_directory_comes_in_parts_that_fit_a_frame(agent: Files, root: Path, tail: str) -> None:
     (root / "long").mkdir()
     expected = {f"{number:04}{tail}" for number in range(ENTRIES + 500)}

@@ -10,7 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as s
 
 from sidestage.agent import tcp
-from sidestage.agent.tcp import ACK, FIN, RST, SYN, Aborted, Bytes, Dropped, Ended, Event, Reassembler, Segment, Started
+from sidestage.agent.tcp import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Aborted,
+    Answer,
+    Answered,
+    Bytes,
+    Dropped,
+    Ended,
+    Event,
+    Reassembler,
+    Segment,
+    Started,
+)  # fmt: skip
 
 CLIENT, SERVER = b"\x0a\0\0\1", b"\x0a\0\0\2"
 KEY = (CLIENT, 5000, SERVER, 80)
@@ -175,5 +190,79 @@ def test_any_order_overlap_and_repetition(
     assert got == data[:whole] and ended == (fin and whole == len(data))
     last = made.feed(server(isn + 1 + len(data) + fin))
     assert last == ([] if whole == len(data) else [Dropped(KEY)])
+    made.forget(KEY)
+    assert made._held == 0
+
+
+# -- the server's answers, where they are wanted --
+
+
+def answer(seq: int, data: bytes = b"", flags: int = ACK, ack: int = 101) -> Segment:
+    return Segment(SERVER, 80, CLIENT, 5000, seq % WRAP, ack % WRAP, flags, data)
+
+
+def heard(seq: int) -> Segment:
+    """The client has all that the server sent before `seq`."""
+    return Segment(CLIENT, 5000, SERVER, 80, 101, seq % WRAP, ACK, b"")
+
+
+OPEN = [START, answer(200, flags=SYN | ACK)]
+ANSWERS: dict[str, tuple[list[Segment], list[Event]]] = {
+    "in order": ([answer(201, b"ab"), answer(203, b"c")], [Answer(KEY, b"ab"), Answer(KEY, b"c")]),
+    "out of order": ([answer(203, b"c"), answer(201, b"ab")], [Answer(KEY, b"abc")]),
+    "its end": ([answer(201, b"ab", FIN | ACK)], [Answer(KEY, b"ab"), Answered(KEY, True)]),
+    "the end of both": (
+        [answer(201, b"a", FIN | ACK), client(101, flags=FIN | ACK), client(102, b"x")],
+        [Answer(KEY, b"a"), Answered(KEY, True), Ended(KEY)],
+    ),
+    "the client ends first": (
+        [client(101, b"q", FIN | ACK), answer(201, b"a", ack=103), answer(202, b"b", FIN | ACK, ack=103)],
+        [Bytes(KEY, b"q"), Ended(KEY), Answer(KEY, b"a"), Answer(KEY, b"b"), Answered(KEY, True)],
+    ),
+    "lost, and the requests go on": (
+        [answer(203, b"c"), heard(204), client(101, b"q"), answer(204, b"d")], [Answered(KEY, False), Bytes(KEY, b"q")]
+    ),
+    "a reset": ([answer(201, b"a"), answer(202, flags=RST)], [Answer(KEY, b"a"), Aborted(KEY)]),
+}
+
+
+def wanting() -> Reassembler:
+    made = reassembler()
+    made.answers[80] = 1
+    return made
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers(name: str) -> None:
+    segments, events = ANSWERS[name]
+    assert told(*OPEN, *segments, made=wanting()) == [Started(KEY), *events]
+
+
+def test_answers_are_told_only_where_they_are_wanted() -> None:
+    assert told(*OPEN, answer(201, b"ab")) == [Started(KEY)]
+
+
+def test_answers_whose_start_was_missed_are_not_told() -> None:
+    assert told(START, answer(201, b"ab"), client(101, b"q"), made=wanting()) == [
+        Started(KEY), Answered(KEY, False), Bytes(KEY, b"q"),
+    ]  # fmt: skip
+
+
+@given(s.binary(min_size=1, max_size=200), s.integers(0, WRAP - 1), s.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_answers_in_any_order_and_twice(data: bytes, start: int, chance: random.Random) -> None:
+    cuts = sorted(chance.sample(range(len(data) + 1), min(8, len(data) + 1)))
+    parts = [(a, data[a:b]) for a, b in pairwise([0, *cuts, len(data)]) if a < b] * 2
+    chance.shuffle(parts)
+    made = wanting()
+    events = told(START, answer(start, flags=SYN | ACK), *(answer(start + 1 + at, part) for at, part in parts), made=made)
+    assert b"".join(event.data for event in events if isinstance(event, Answer)) == data
+
+
+def test_answers_out_of_order_are_bounded_and_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "MAX_PENDING", 5000)
+    made = wanting()
+    events = told(*OPEN, *(answer(203 + 2 * n, b"x") for n in range(100)), client(101, b"q"), made=made)
+    assert events == [Started(KEY), Answered(KEY, False), Bytes(KEY, b"q")]
     made.forget(KEY)
     assert made._held == 0
