@@ -54,9 +54,29 @@ class Echo(socketserver.BaseRequestHandler):
 
 
 class EchoServer(socketserver.ThreadingTCPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        return  # clients reset connections as they like
+
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 1024
+
+
+class EchoServer6(EchoServer):
+    address_family = socket.AF_INET6
+
+
+class EchoDatagrams6(socketserver.ThreadingUDPServer):
+    address_family = socket.AF_INET6
+
+
+class Greeter(socketserver.BaseRequestHandler):
+    """Speaks first, and once, as SMTP and MySQL servers do; then echoes a line and hangs up."""
+
+    def handle(self) -> None:
+        sock: socket.socket = self.request
+        sock.sendall(b"220 ready\n")
+        sock.sendall(b"250 " + sock.recv(1000))
 
 
 class EchoDatagram(socketserver.BaseRequestHandler):
@@ -99,8 +119,11 @@ def serve(server: socketserver.BaseServer) -> None:
 def main() -> None:
     serve(Server6(("::", 8080), Service))
     serve(EchoServer(("10.77.0.20", 7000), Echo))
+    serve(EchoServer6(("fd77::20", 7000), Echo))
     serve(EchoServer(("127.0.0.1", 7001), Echo))
+    serve(EchoServer(("10.77.0.20", 7002), Greeter))
     serve(socketserver.ThreadingUDPServer(("10.77.0.20", 7000), EchoDatagram))
+    serve(EchoDatagrams6(("fd77::20", 7000), EchoDatagram))
     serve(socketserver.ThreadingUDPServer(("10.77.0.2", 53), Names))
     serve(socketserver.ThreadingTCPServer(("10.77.0.2", 53), NamesTcp))
     serve(socketserver.ThreadingUnixStreamServer("/srv/echo.sock", Echo))

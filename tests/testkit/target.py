@@ -88,6 +88,16 @@ def run(argv: Sequence[str], timeout: float, env: Mapping[str, str]) -> Result:
     return Result(process.returncode, out, err)
 
 
+def same(staging: Target, argv: Sequence[str], env: Mapping[str, str] | None = None, timeout: float = 60) -> Result:
+    """The same output and exit status plugged as inside the target; returns the plugged result."""
+    native, plugged = staging.native(argv, timeout, env), staging.plugged(argv, timeout, env=env)
+    assert native.code == 0, native
+    assert native.out, "it shows nothing"
+    assert plugged.out == native.out, plugged.err
+    assert plugged.code == native.code
+    return plugged
+
+
 @contextlib.contextmanager
 def target(folder: Path) -> Iterator[Target]:
     """A running target; `folder` is for the files that are mounted over its /etc."""

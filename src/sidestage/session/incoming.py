@@ -19,15 +19,19 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 class Incoming:
     def __init__(self, loop: Loop, links: Links, broker: BrokerServer, rules: IncomingRules) -> None:
         self._loop, self._links, self._broker, self._rules = loop, links, broker, rules
-        self._listeners: dict[int, tuple[str, int]] = {}  # the target's port -> the program's real address
+        # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
+        self._listeners: dict[int, dict[int, tuple[str, int]]] = {}
         broker.on("listen", self._listen)
         broker.on("unlisten", self._unlisten)
 
     def _listen(self, args: Args, _fds: list[int], reply: Reply) -> None:
         port, (host, real) = self._rules.remote_port(args["port"]), args["real"]
-        host = _WILDCARDS.get(host, host).removeprefix("::ffff:")
-        self._listeners[port] = (host, real)
-        self._subscribe(port)
+        known = self._listeners.setdefault(port, {})
+        subscribed = bool(known)
+        for version in (6,) if host == "::1" else (4, 6) if ":" in host else (4,):
+            known[version] = (_WILDCARDS.get(host, host).removeprefix("::ffff:"), real)
+        if not subscribed:
+            self._subscribe(port)
         reply()  # the program's listen() needn't wait for the target
 
     def _subscribe(self, port: int) -> None:
@@ -53,15 +57,16 @@ class Incoming:
 
     def opened(self, link: Link, channel: int, kind: str, args: dict[str, Any]) -> None:
         """The agent saw a client connect."""
-        real = self._listeners.get(args["port"])
-        if kind != "mirror" or real is None:
+        known = self._listeners.get(args["port"])
+        if kind != "mirror" or not known:
             link.refuse(channel, 111)
             return
+        real = known.get(6 if ":" in args["peer"][0] else 4) or next(iter(known.values()))
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.bind((real[0], 0))
         # Sent before the connection exists: trap has it when the program's accept() asks who it is.
-        self._broker.event("peer", port=sock.getsockname()[1], addr=args["peer"])
+        self._broker.event("peer", port=sock.getsockname()[1], addr=args["peer"], local=args["local"])
         try:
             with contextlib.suppress(BlockingIOError):
                 sock.connect(real)

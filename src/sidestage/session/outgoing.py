@@ -35,14 +35,21 @@ class Outgoing:
         link = self._links.carrier()
 
         def connected(channel: int, info: Args) -> None:
+            if args["pending"]:
+                reply(local=info.get("local"))  # first: the program may ask for it as soon as it is connected
             try:
                 end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
             except OSError as error:
                 link.reset(channel)
-                reply(error.errno or 5)
+                if args["pending"]:
+                    with contextlib.suppress(OSError):
+                        program.shutdown(socket.SHUT_RDWR)
+                else:
+                    reply(error.errno or 5)
             else:
                 SocketPump(self._loop, link, channel, end).start()
-                reply(local=info.get("local"))
+                if not args["pending"]:
+                    reply(local=info.get("local"))
             finally:
                 program.close()
                 listener.close()
@@ -195,7 +202,7 @@ class UdpRelay:
     def on_accepted(self, info: dict[str, Any]) -> None:
         self._accepted = True
         if not self._dns:
-            self._reply(relay=list(self._sock.getsockname()[:2]))
+            self._reply(relay=list(self._sock.getsockname()[:2]), local=info.get("local"))
         for data in self._early:
             self._link.send(self.channel, data)
         self._early.clear()

@@ -8,20 +8,27 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sidestage.trap.supervisor import Call, Supervisor
 
-MAX_PEERS = 65536  # sockets remembered; the oldest is forgotten
+MAX_REMEMBERED = 65536  # sockets in a table; the oldest is forgotten
 SIGNAL_CHECK = 0.05  # seconds between looks for a signal while a call is held
 ERESTARTSYS = 512  # include/linux/errno.h: the kernel makes EINTR or a restart of it, as the handler's SA_RESTART says
 
+K = TypeVar("K")
+V = TypeVar("V")
 Address = tuple[str, int]
+WILDCARDS = ("0.0.0.0", "::")
+LISTEN_STATE = "0A"  # TCP_LISTEN in /proc/net/tcp
+KINDS = {int(socket.SOCK_STREAM): "tcp", int(socket.SOCK_DGRAM): "udp"}
 
 
 @dataclass(slots=True)
 class Listener:
+    """A socket that is bound for the target's traffic."""
+
     asked: Address
     real: Address
     family: int
@@ -31,21 +38,61 @@ class Listener:
 @dataclass(slots=True)
 class Sockets:
     peers: dict[int, Address] = field(default_factory=dict)  # who the program is connected to, by socket inode
-    errors: dict[int, int] = field(default_factory=dict)  # SO_ERROR to be told once
+    names: dict[int, Address] = field(default_factory=dict)  # the socket's own address as it is beside the target
+    claimed: dict[int, Address] = field(default_factory=dict)  # bound to an address that only the target has
+    errors: dict[int, int] = field(default_factory=dict)  # SO_ERROR to be told once; then its negative is kept
     listeners: dict[int, Listener] = field(default_factory=dict)
-    arriving: dict[int, Address] = field(default_factory=dict)  # local port of session's end -> the real client
+    watched: set[int] = field(default_factory=set)  # ports whose listeners are looked after
+    own: dict[tuple[str, int], int] = field(default_factory=dict)  # (kind, port) bound here and for nobody else -> inode
+    arriving: dict[int, tuple[Address, Address]] = field(default_factory=dict)  # port of session's end -> client, target
     relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # UDP: remote -> relay
 
-    def remember(self, inode: int, peer: Address) -> None:
-        self.peers[inode] = peer
-        if len(self.peers) > MAX_PEERS:
-            del self.peers[next(iter(self.peers))]
+    def remember(self, inode: int, peer: Address, name: Address | None = None) -> None:
+        note(self.peers, inode, peer)
+        name = self.claimed.get(inode) or name
+        if name:
+            note(self.names, inode, name)
+
+    def forget(self, inode: int) -> None:
+        """It is not connected any more."""
+        for table in (self.peers, self.names, self.relays):
+            table.pop(inode, None)
 
     def own_listener(self, port: int) -> Listener | None:
         for listener in self.listeners.values():
             if listener.asked[1] == port and listener.listening:
                 return listener
         return None
+
+    def is_own(self, kind: str, port: int) -> bool:
+        """Did the program bind this port of the loopback for itself? The end of a socket isn't told: so we look."""
+        inode = self.own.get((kind, port))
+        if inode is None or inode in bound(kind, LISTEN_STATE if kind == "tcp" else ""):
+            return inode is not None
+        del self.own[kind, port]
+        return False
+
+
+def note(table: dict[K, V], key: K, value: V) -> None:
+    table[key] = value
+    if len(table) > MAX_REMEMBERED:
+        del table[next(iter(table))]
+
+
+def bound(kind: str, state: str = "") -> set[int]:
+    """Inodes of the sockets of this machine in /proc/net/tcp or udp, those in one state only if it is given."""
+    found = set()
+    for name in (kind, kind + "6"):
+        try:
+            with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+                next(lines)
+                for line in lines:
+                    fields = line.split()
+                    if not state or fields[3] == state:
+                        found.add(int(fields[9]))
+        except FileNotFoundError:
+            continue  # a kernel without IPv6
+    return found
 
 
 _all: WeakKeyDictionary[Supervisor, Sockets] = WeakKeyDictionary()
@@ -92,6 +139,26 @@ def write_address(call: Call, where: int, length_at: int, raw: bytes) -> None:
     if room and raw:
         call.write(where, raw[:room])
     call.write(length_at, struct.pack("=i", len(raw)))
+
+
+def plain(host: str) -> str:
+    """A v4-mapped address as IPv4."""
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def packed(host: str) -> bytes:
+    """An address in its one binary form."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+
+
+def is_loopback(host: str) -> bool:
+    return plain(host).startswith("127.") or host == "::1"
+
+
+def fits(sock: socket.socket, raw: bytes) -> bool:
+    """May an address of this family be said to the socket? Only to connect a datagram socket, IPv6 takes IPv4 as well."""
+    (family,) = struct.unpack_from("=H", raw)
+    return family == sock.family or (sock.family == socket.AF_INET6 and sock.type == socket.SOCK_DGRAM)
 
 
 def loopback(sock: socket.socket) -> str:

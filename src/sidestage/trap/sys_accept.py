@@ -7,17 +7,24 @@ import fcntl
 import os
 import select
 import socket
+from typing import Any
 
 from sidestage.trap import sockets
-from sidestage.trap.sockets import Sockets
+from sidestage.trap.sockets import Address, Listener, Sockets
 from sidestage.trap.supervisor import Call, Supervisor
+
+_FLAGS = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 def install(sup: Supervisor) -> None:
     table = sockets.of(sup)
     sup.on("accept", lambda call: _accept(table, call, 0))
     sup.on("accept4", lambda call: _accept(table, call, call.args[3]))
-    sup.on_event("peer", lambda event: table.arriving.__setitem__(event["port"], tuple(event["addr"])))
+    sup.on_event("peer", lambda event: _announced(table, event))
+
+
+def _announced(table: Sockets, event: dict[str, Any]) -> None:
+    sockets.note(table.arriving, event["port"], (tuple(event["addr"]), tuple(event["local"])))
 
 
 def _accept(table: Sockets, call: Call, flags: int) -> None:
@@ -25,9 +32,10 @@ def _accept(table: Sockets, call: Call, flags: int) -> None:
         call.cont()
         return
     sock = sockets.take(call, call.args[0])
-    if sockets.inode(sock) not in table.listeners:
+    known = table.listeners.get(sockets.inode(sock))
+    if known is None or flags & ~_FLAGS:
         sock.close()
-        call.cont()
+        call.cont()  # not the target's, or the kernel says what is wrong
         return
 
     def attempt() -> bool:
@@ -37,7 +45,7 @@ def _accept(table: Sockets, call: Call, flags: int) -> None:
             return False
         # All accepts of this listener come through here, one at a time: what was ready can't be taken by another.
         end, peer = sock.accept()
-        _give(table, call, end, peer[:2], flags)
+        _give(table, call, known, end, peer[:2], flags)
         return True
 
     try:
@@ -53,15 +61,21 @@ def _accept(table: Sockets, call: Call, flags: int) -> None:
         raise
 
 
-def _give(table: Sockets, call: Call, end: socket.socket, peer: sockets.Address, flags: int) -> None:
+def _give(table: Sockets, call: Call, known: Listener, end: socket.socket, peer: Address, flags: int) -> None:
     with end:
-        real = table.arriving.pop(peer[1], None)
-        if real is None and peer[0].removeprefix("::ffff:") in ("127.0.0.1", "::1"):
+        arrived = table.arriving.pop(peer[1], None)
+        if arrived is None and sockets.is_loopback(peer[0]):
             call.sup.broker.poll()  # session told us before it connected
-            real = table.arriving.pop(peer[1], None)
-        if real is not None:
-            table.remember(sockets.inode(end), real)
+            arrived = table.arriving.pop(peer[1], None)
+        if arrived:
+            table.remember(sockets.inode(end), arrived[0], (arrived[1][0], known.asked[1]))
+        elif known.real[1] != known.asked[1]:
+            sockets.note(table.names, sockets.inode(end), (known.real[0], known.asked[1]))
         if call.args[1]:
-            sockets.write_address(call, call.args[1], call.args[2], sockets.pack(end.family, real or peer))
+            try:
+                sockets.write_address(call, call.args[1], call.args[2], sockets.pack(end.family, arrived[0] if arrived else peer))
+            except OSError:
+                call.fail(errno.EFAULT)  # the connection is lost with it, as in the kernel
+                return
         end.setblocking(not flags & socket.SOCK_NONBLOCK)
         call.give(os.dup(end.fileno()), cloexec=bool(flags & socket.SOCK_CLOEXEC))

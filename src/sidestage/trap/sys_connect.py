@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import struct
+from typing import Any
 
 from sidestage.trap import sockets
 from sidestage.trap.ports import Decision
@@ -41,34 +42,33 @@ def _connect(table: Sockets, call: Call) -> None:
     if address is None:
         if family == socket.AF_UNSPEC:  # connect(2): dissolves the association
             with sockets.take(call, call.args[0]) as sock:
-                table.peers.pop(sockets.inode(sock), None)
+                table.forget(sockets.inode(sock))
         call.cont()
         return
     sock = sockets.take(call, call.args[0])
     held = False
     try:
-        held = _inet(table, call, sock, address)
+        held = _inet(table, call, sock, raw, address)
     finally:
         if not held:
             sock.close()
 
 
-def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Address) -> bool:
+def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: sockets.Address) -> bool:
     """True when the socket is still needed."""
-    kind = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}.get(sock.type)
+    kind = sockets.KINDS.get(sock.type)
     inode = sockets.inode(sock)
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not kind or (kind == "tcp" and inode in table.peers):
+    inet = sock.family in (socket.AF_INET, socket.AF_INET6) and kind and sockets.fits(sock, raw)
+    if not inet or not kind or (kind == "tcp" and (inode in table.peers or inode in table.listeners)):
         call.cont()
         return False
-    table.relays.pop(inode, None)
-    host = address[0].removeprefix("::ffff:")
-    if kind == "tcp" and (host.startswith("127.") or host in ("::1", "0.0.0.0", "::")):
-        own = table.own_listener(address[1])
-        if own is not None:  # the program talks to itself
-            real = (sockets.loopback(sock) if own.real[0] != "::1" else "::1", own.real[1])
-            code = sock.connect_ex(real)
-            call.fail(code) if code else call.ret()
-            return False
+    failed = abs(table.errors.pop(inode, 0))
+    if failed:  # a pending connect() that failed: the next one tells, once
+        call.fail(failed)
+        return False
+    table.forget(inode)
+    if _to_itself(table, call, sock, kind, address):
+        return False
     remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, kind)
     if remote is None or call.sup.skipped(call.tid):
         call.cont()
@@ -94,17 +94,19 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Addr
                 return False
         table.remember(inode, address)
 
-        def done(_answer: dict[str, object], code: int, _fds: list[int]) -> None:
+        def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
+            if not code and answer.get("local"):
+                table.remember(inode, address, tuple(answer["local"]))
             if pending:
                 if code:
-                    table.errors[inode] = code
-                    table.peers.pop(inode, None)
+                    sockets.note(table.errors, inode, code)
+                    table.forget(inode)
                     try:
                         sock.shutdown(socket.SHUT_RDWR)
                     except OSError:
                         pass  # closed by the program, so nobody asks
             elif code:
-                table.peers.pop(inode, None)
+                table.forget(inode)
                 call.fail(code)
             else:
                 call.ret()
@@ -120,6 +122,24 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, address: sockets.Addr
         listener.close()
 
 
+def _to_itself(table: Sockets, call: Call, sock: socket.socket, kind: str, address: sockets.Address) -> bool:
+    """The program talks to a socket of its own, over the loopback: that is here. True when the call was answered."""
+    host, port = sockets.plain(address[0]), address[1]
+    if not sockets.is_loopback(host) and host not in sockets.WILDCARDS:
+        return False
+    own = table.own_listener(port) if kind == "tcp" else None
+    if own is None:
+        if not table.is_own(kind, port):
+            return False
+        call.cont()
+        return True
+    code = sock.connect_ex((sockets.loopback(sock) if own.real[0] != "::1" else "::1", own.real[1]))
+    if code in (0, errno.EINPROGRESS) and own.real[1] != port:
+        table.remember(sockets.inode(sock), address)
+    call.fail(code) if code else call.ret()
+    return True
+
+
 def _fill(listener: socket.socket) -> None:
     """Take the one place in the queue: the kernel then drops SYNs (tcp_conn_request in net/ipv4/tcp_input.c). A filter
     that drops packets (SO_ATTACH_FILTER) would do the same, but not every kernel lets ordinary users attach one."""
@@ -131,21 +151,24 @@ def _fill(listener: socket.socket) -> None:
 def _udp(
     table: Sockets, call: Call, sock: socket.socket, inode: int, address: sockets.Address, remote: sockets.Address
 ) -> None:
-    def done(answer: dict[str, object], code: int, _fds: list[int]) -> None:
+    def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
         with sock:
             if not code:
-                relay = answer["relay"]
-                assert isinstance(relay, list)
-                code = sock.connect_ex((sockets.loopback(sock), relay[1]))
+                code = sock.connect_ex((sockets.loopback(sock), answer["relay"][1]))
             if code:
                 call.fail(code)
             else:
-                table.remember(inode, address)
-                assert isinstance(relay, list)
-                table.relays[inode] = {address: (relay[0], relay[1])}  # c-ares compares what recvfrom says
+                table.remember(inode, address, _own_name(sock, answer.get("local")))
+                # c-ares compares what recvfrom says
+                sockets.note(table.relays, inode, {address: ("127.0.0.1", answer["relay"][1])})
                 call.ret()
 
     call.sup.broker.request("udp", {**sockets.args_of(remote), "family": 4}, done)
+
+
+def _own_name(sock: socket.socket, told: list[Any] | None) -> sockets.Address | None:
+    """The target's address with the port that the socket has here: it may have asked for it."""
+    return (told[0], sock.getsockname()[1]) if told else None
 
 
 def _unix(call: Call, raw: bytes) -> None:
@@ -177,10 +200,13 @@ def _so_error(table: Sockets, call: Call) -> None:
         call.cont()
         return
     with sockets.take(call, call.args[0]) as sock:
-        code = table.errors.pop(sockets.inode(sock), None)
-    if code is None:
-        call.cont()
-        return
+        inode = sockets.inode(sock)
+        code = table.errors.get(inode, 0)
+        if code <= 0:
+            call.cont()
+            return
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # what our shutdown left, ECONNRESET, is none of its business
+    table.errors[inode] = -errno.ECONNABORTED  # what a further connect() says (inet_stream_connect in net/ipv4/af_inet.c)
     call.write(call.args[3], struct.pack("=i", code))
     call.write(call.args[4], struct.pack("=i", 4))
     call.ret()

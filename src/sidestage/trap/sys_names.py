@@ -46,14 +46,18 @@ def _getpeername(table: Sockets, call: Call) -> None:
 
 
 def _getsockname(table: Sockets, call: Call) -> None:
-    if not table.listeners:
+    if not table.listeners and not table.peers and not table.names and not table.claimed:
         call.cont()
         return
     with sockets.take(call, call.args[0]) as sock:
-        known = table.listeners.get(sockets.inode(sock))
-        if known is None:
+        inode = sockets.inode(sock)
+        if inode in table.peers and inode not in table.names:
+            call.sup.broker.poll()  # a pending connect() may just have ended
+        known = table.listeners.get(inode)
+        name = table.names.get(inode) or table.claimed.get(inode) or (known.asked if known else None)
+        if name is None:
             call.cont()
             return
-        raw = sockets.pack(sock.family, known.asked)
+        raw = sockets.pack(sock.family, name)
     sockets.write_address(call, call.args[1], call.args[2], raw)
     call.ret()

@@ -62,13 +62,17 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
         return
     sock = sockets.take(call, call.args[0])
     remote = None
-    if sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6):
+    inet = sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6)
+    if inet and not (sockets.is_loopback(address[0]) and table.is_own("udp", address[1])):
         remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
     if remote is None or call.sup.skipped(call.tid):
         sock.close()
         call.cont()
         return
-    relays = table.relays.setdefault(sockets.inode(sock), {})
+    inode = sockets.inode(sock)
+    if inode not in table.relays:
+        sockets.note(table.relays, inode, {})
+    relays = table.relays[inode]
 
     def send(relay: sockets.Address) -> None:
         with sock:
