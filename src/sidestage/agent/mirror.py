@@ -26,6 +26,7 @@ from sidestage.agent.tcp import (
     Segment,
     Started,
 )  # fmt: skip
+from sidestage.protocol.messages import Buffer
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
@@ -217,7 +218,7 @@ class _Flow:
     def on_credit(self) -> None:
         self._flush()
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         self._link.consumed(self.channel, len(data))
 
     def on_eof(self) -> None:

@@ -10,6 +10,7 @@ import stat
 from typing import Any, Callable, Dict, Tuple
 
 from sidestage.agent.files import Files
+from sidestage.protocol.messages import Buffer
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
@@ -113,7 +114,7 @@ class _Connecting:
     def on_refused(self, code: int, text: str) -> None:
         return
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         return
 
     def on_eof(self) -> None:

@@ -26,7 +26,7 @@ READY = b"SIDESTAGE-AGENT-READY\n"
 MAX_NOISE = 64 << 10  # bytes that a wrapped interpreter may print before READY
 BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
-    "sidestage.protocol": ("body", "errors", "messages", "mux", "wire"),
+    "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
     "sidestage.stream": ("link", "links", "loop", "pump"),
     "sidestage.agent": ("bulk", "container", "env", "files", "main", "mirror", "outgoing", "target", "tcp"),
 }

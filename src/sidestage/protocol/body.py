@@ -10,7 +10,7 @@ from typing import Any
 
 from sidestage.protocol import wire
 from sidestage.protocol.errors import ProtocolError
-from sidestage.protocol.messages import Args
+from sidestage.protocol.messages import Args, Buffer
 
 EIO, MAX_ERRNO = 5, 4095  # include/linux/err.h
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
@@ -30,9 +30,9 @@ def join(head: Args, raw: bytes) -> bytes:
     return b"".join((wire.LENGTH.pack(len(data)), data, raw))
 
 
-def load(data: bytes) -> Args:
+def load(data: Buffer) -> Args:
     try:
-        value = json.loads(data.decode())
+        value = json.loads(bytes(data).decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed JSON: {error}") from error
     if not isinstance(value, dict):
@@ -40,7 +40,8 @@ def load(data: bytes) -> Args:
     return value
 
 
-def split(payload: bytes) -> "tuple[Args, bytes]":
+def split(payload: Buffer) -> "tuple[Args, Buffer]":
+    """Of a long payload the raw bytes are a view."""
     if len(payload) < wire.LENGTH.size:
         raise ProtocolError("short payload")
     end = wire.LENGTH.size + wire.LENGTH.unpack_from(payload)[0]

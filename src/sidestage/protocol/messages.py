@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any, Dict, NamedTuple, Union
 
 Args = Dict[str, Any]
+Buffer = Union[bytes, bytearray, memoryview]  # a view when it is long
 
 
 class Called(NamedTuple):
     call: int
     op: str
     args: Args
-    raw: bytes
+    raw: Buffer
 
 
 class Replied(NamedTuple):
     call: int
     result: Args
-    raw: bytes
+    raw: Buffer
 
 
 class CallFailed(NamedTuple):
@@ -45,7 +46,7 @@ class Refused(NamedTuple):
 
 class Data(NamedTuple):
     channel: int
-    data: bytes
+    data: Buffer
 
 
 class Eof(NamedTuple):

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
@@ -120,7 +121,7 @@ class _Waiting:
     def on_refused(self, errno: int, text: str) -> None:
         self._refused(errno)
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         raise AssertionError("data before the channel was accepted")
 
     def on_eof(self) -> None:
@@ -207,14 +208,14 @@ class UdpRelay:
             self._link.send(self.channel, data)
         self._early.clear()
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         self._link.consumed(self.channel, len(data))
         self._active = True
         if self._dns:
             self._learn(bytes(data))
         self._answer(data)
 
-    def _answer(self, data: bytes) -> None:
+    def _answer(self, data: Buffer) -> None:
         if self._peer:
             with contextlib.suppress(OSError):
                 self._sock.sendto(data, self._peer)

@@ -7,12 +7,15 @@ import os
 import select
 import time
 from collections import deque
+from functools import partial
+from itertools import islice
 from typing import Any, Callable, Deque, Dict, List, Protocol
 
 from sidestage.protocol import wire
 from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import (
     Accepted,
+    Buffer,
     Bye,
     Called,
     CallFailed,
@@ -27,22 +30,24 @@ from sidestage.protocol.messages import (
     Replied,
     Reset,
 )  # fmt: skip
-from sidestage.protocol.mux import Buffer, Mux
+from sidestage.protocol.mux import Mux
 from sidestage.stream.loop import Loop
 
-READ = 1 << 18  # bytes a read
+READ = 256 << 10  # bytes a read, when no long frame is under way
 ROUND = 256 << 10  # bytes of data handed to the kernel before control may overtake again
 IOV = 512  # buffers a writev, below IOV_MAX
 HEARTBEAT, SILENCE = 5.0, 20.0  # seconds
 
 Args = Dict[str, Any]
-Done = Callable[[Args, bytes, int], None]
+Done = Callable[[Args, Any, int], None]
 
 
 class ChannelHandler(Protocol):
+    """`on_data`'s buffer is a view when it is long; `on_credit` says that more can be sent than before."""
+
     def on_accepted(self, info: Args) -> None: ...
     def on_refused(self, errno: int, text: str) -> None: ...
-    def on_data(self, data: bytes) -> None: ...
+    def on_data(self, data: Buffer) -> None: ...
     def on_eof(self) -> None: ...
     def on_reset(self) -> None: ...
     def on_credit(self) -> None: ...
@@ -86,7 +91,7 @@ class Link:
             CallFailed: lambda e: self._calls.pop(e.call)({"text": e.text}, b"", e.errno),
             Opened: lambda e: self._on_open(e.channel, e.kind, e.args),
             Accepted: self._accepted, Refused: self._refused, Data: self._data, Eof: self._eof, Reset: self._reset,
-            Credit: self._credit, Noticed: lambda e: self._on_event(e.name, e.args), Pong: self._pong,
+            Credit: lambda e: self._credit(e.channel), Noticed: lambda e: self._on_event(e.name, e.args), Pong: self._pong,
             Bye: lambda e: self.close("the peer said goodbye"),
         }  # fmt: skip
         for fd in {rfd, wfd}:
@@ -94,8 +99,7 @@ class Link:
         loop.watch(rfd, select.EPOLLIN, self._ready)
         if wfd != rfd:
             loop.watch(wfd, 0, self._ready_to_write)
-        loop.later(heartbeat, self._beat)
-        self.flush()
+        self._beat()
 
     # -- orders --
 
@@ -153,8 +157,8 @@ class Link:
     def writable(self, channel: int) -> int:
         return self.mux.writable(channel)
 
-    def send(self, channel: int, data: Buffer) -> None:
-        self.mux.send(channel, data)
+    def send(self, channel: int, data: Buffer, *, record: bool = False) -> None:
+        self.mux.send(channel, data, record=record)
         self.flush()
 
     def send_eof(self, channel: int) -> None:
@@ -213,8 +217,8 @@ class Link:
         if handler is not None:
             handler.on_reset()
 
-    def _credit(self, event: Credit) -> None:
-        handler = self._handlers.get(event.channel)
+    def _credit(self, channel: int) -> None:
+        handler = self._handlers.get(channel)
         if handler is not None:
             handler.on_credit()
 
@@ -249,7 +253,7 @@ class Link:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._rfd, READ)
+            data = os.read(self._rfd, self.mux.wanted() or READ)
         except BlockingIOError:
             return
         except OSError as error:
@@ -285,8 +289,10 @@ class Link:
                 if not self.mux.pending():
                     break
                 out.extend(self.mux.take(ROUND))
+                for channel in self.mux.relieved():
+                    self._loop.soon(partial(self._credit, channel))
             try:
-                sent = os.writev(self._wfd, [out[n] for n in range(min(len(out), IOV))])
+                sent = os.writev(self._wfd, list(islice(out, IOV)))
             except BlockingIOError:
                 self._block(True)
                 return

@@ -7,12 +7,15 @@ an error on either side ends both by RST (SO_LINGER 0, socket(7)), as a truncate
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
 from collections import deque
 from typing import Any, Callable, Deque, Dict, Optional
 
+from sidestage.protocol.messages import Buffer
+from sidestage.protocol.wire import MAX_RECORD
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 
@@ -121,7 +124,7 @@ class SocketPump:
                 return
             self._end_if_done()
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         self._out.append(data)
         if len(self._out) == 1:
             self._write()
@@ -141,7 +144,7 @@ class SocketPump:
     def on_accepted(self, info: Dict[str, Any]) -> None:
         return
 
-    def on_refused(self, errno: int, text: str) -> None:
+    def on_refused(self, code: int, text: str) -> None:
         self._close(reset=True)
 
     def _fail(self) -> None:
@@ -172,7 +175,8 @@ class SocketPump:
 
 
 class DatagramPump:
-    """The same for a connected socket with record boundaries: one record a frame; unreliable ones drop when full."""
+    """The same for a connected socket with record boundaries, one record a frame: datagrams are dropped when either side is
+    full, as the network does; the records of a sequence wait."""
 
     def __init__(
         self,
@@ -186,59 +190,100 @@ class DatagramPump:
         self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
         self._on_end = on_end
         self._lossy = sock.type == socket.SOCK_DGRAM
-        self._ended = False
+        self._out: Deque[Any] = deque()
+        self._events = 0
+        self._eof_in = self._ended = False
 
     def start(self) -> None:
         self._sock.setblocking(False)
         self._link.register(self._channel, self)
-        self._loop.watch(self._sock.fileno(), select.EPOLLIN, self._ready)
+        self._loop.watch(self._sock.fileno(), 0, self._ready)
+        self._watch()
 
-    def _ready(self, _events: int) -> None:
+    def _watch(self) -> None:
+        if self._ended:
+            return
+        reads = self._lossy or self._link.writable(self._channel) >= MAX_RECORD
+        events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if self._out else 0)
+        if events != self._events:
+            self._events = events
+            self._loop.change(self._sock.fileno(), events)
+
+    def _ready(self, events: int) -> None:
+        if self._out:
+            self._write()
+        if events & ~select.EPOLLOUT:
+            self._read()
+        self._watch()
+
+    def _read(self) -> None:
         while not self._ended:
+            room = self._link.writable(self._channel)
+            if room < MAX_RECORD and not self._lossy:
+                return
             try:
-                data = self._sock.recv(65536)
+                data = self._sock.recv(MAX_RECORD)
             except BlockingIOError:
                 return
             except OSError as error:
                 # An ICMP refusal is one lost datagram to a sender that isn't told; a record stream is broken by it.
-                if self._lossy and error.errno == 111:
+                if self._lossy and error.errno == errno.ECONNREFUSED:
                     continue
-                self._link.reset(self._channel)
-                self._close()
+                self._fail()
                 return
             if not data and not self._lossy:
                 self._link.send_eof(self._channel)
                 self._close()
-            elif self._link.writable(self._channel) >= len(data):
-                self._link.send(self._channel, data)
-            elif not self._lossy:
-                self._link.reset(self._channel)
-                self._close()
+            elif len(data) <= room:
+                self._link.send(self._channel, data, record=True)
 
-    def on_data(self, data: bytes) -> None:
-        try:
-            self._sock.send(data)
-        except OSError as error:
-            if not self._lossy and error.errno not in (11, 105):
-                self._link.reset(self._channel)
-                self._close()
+    def _write(self) -> None:
+        while self._out:
+            try:
+                self._sock.send(self._out[0])
+            except BlockingIOError:
                 return
-        self._link.consumed(self._channel, len(data))
+            except OSError:
+                self._fail()
+                return
+            self._link.consumed(self._channel, len(self._out.popleft()))
+        if self._eof_in:
+            self._close()
+
+    def on_data(self, data: Buffer) -> None:
+        if self._lossy:
+            try:
+                self._sock.send(data)
+            except OSError:
+                pass  # lost, as on any network
+            self._link.consumed(self._channel, len(data))
+        else:
+            self._out.append(data)
+            if len(self._out) == 1:
+                self._write()
+            self._watch()
 
     def on_eof(self) -> None:
-        self._close()
+        self._eof_in = True
+        if not self._out:
+            self._close()
 
     def on_reset(self) -> None:
         self._close()
 
     def on_credit(self) -> None:
-        return
+        self._watch()
 
     def on_accepted(self, info: Dict[str, Any]) -> None:
         return
 
-    def on_refused(self, errno: int, text: str) -> None:
+    def on_refused(self, code: int, text: str) -> None:
         self._close()
+
+    def _fail(self) -> None:
+        if not self._ended:
+            self._link.reset(self._channel)
+            self._close()
 
     def _close(self) -> None:
         if not self._ended:

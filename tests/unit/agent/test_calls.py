@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sidestage.agent import payload
+from sidestage.protocol.messages import Buffer
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 
@@ -146,7 +147,7 @@ class Hears:
     def on_refused(self, code: int, text: str) -> None:
         self._hear("refused", code)
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Buffer) -> None:
         self._hear("data", data)
 
     def on_eof(self) -> None:

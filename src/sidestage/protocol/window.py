@@ -1,0 +1,73 @@
+"""How much a peer may send before it is granted more: a window that grows to what its reader takes.
+
+A fixed window holds a fast reader far away to one window a round trip: 1 MiB in 20 ms is 50 MB/s. So a window becomes
+HEADROOM times what its reader took in the shortest round trip that was seen, as TCP's receive buffers do (tcp_rcv_space_adjust
+in net/ipv4/tcp_input.c). That a queue on the way makes round trips longer does not count: it would let the window grow for the
+queue's sake. A slow reader's window stays as it was; one that became slow shrinks. All that windows have grown by is bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+MAX_GROWN = 64 << 20  # bytes by which all windows of a link together may exceed their first size
+HEADROOM = 3  # grants come after half a window was taken, so that twice the round trip's bytes would just do
+
+
+class Pool:
+    """What the windows of a link share."""
+
+    __slots__ = ("clock", "first", "rtt", "spare")
+
+    def __init__(self, first: int, clock: Callable[[], float], spare: int = MAX_GROWN) -> None:
+        self.first = first  # the size that both sides begin with
+        self.clock = clock
+        self.spare = spare
+        self.rtt = 0.0  # the shortest round trip seen, in seconds; 0: none yet, so nothing grows
+
+    def heard(self, rtt: float) -> None:
+        self.rtt = min(self.rtt or rtt, rtt)
+
+
+class Window:
+    """The receiver's side of one channel."""
+
+    __slots__ = ("_owed", "_pool", "_since", "_taken", "size")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.size = pool.first
+        self._owed = 0  # consumed and not yet granted back; below 0 while the window shrinks
+        self._taken, self._since = 0, pool.clock()
+
+    def consumed(self, n: int) -> int:
+        """The reader took `n` bytes; how many more the peer may send now."""
+        self._taken += n
+        self._owed += n
+        if self._owed * 2 < self.size:
+            return 0
+        self._fit()
+        granted, self._owed = max(self._owed, 0), min(self._owed, 0)
+        return granted
+
+    def release(self) -> None:
+        """The channel has ended."""
+        self._resize(self._pool.first)
+
+    def _fit(self) -> None:
+        pool, now = self._pool, self._pool.clock()
+        elapsed = now - self._since
+        if not pool.rtt or elapsed < pool.rtt:
+            return
+        wanted = int(HEADROOM * self._taken * pool.rtt / elapsed)
+        self._taken, self._since = 0, now
+        if wanted > self.size:
+            self._resize(min(wanted, self.size + pool.spare))
+        elif wanted * 4 < self.size:
+            self._resize(max(self.size // 2, pool.first))
+
+    def _resize(self, size: int) -> None:
+        change = size - self.size
+        self.size = size
+        self._pool.spare -= change
+        self._owed += change
