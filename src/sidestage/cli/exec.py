@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sidestage import config
+from sidestage.cli.cluster import cluster_plan
 from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions
@@ -22,7 +23,7 @@ from sidestage.targets.spec import TargetError, TargetSpec, parse
 if TYPE_CHECKING:
     from sidestage.views.incoming import IncomingRules
 
-START_TIMEOUT = 60.0  # seconds until the session must have begun; its own waits are shorter and say more
+START_TIMEOUT = 60.0  # seconds until the session must have begun, besides agent.startup_timeout; its own waits say more
 MAX_BEGIN = 1 << 16
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers (POSIX 2.8.2)
 
@@ -49,7 +50,7 @@ def main(options: ExecOptions) -> int:
             from sidestage.views import env as env_view
 
             chosen = rules(settings, command, incoming)
-            begin, remote_env = _begin(ours)
+            begin, remote_env = _begin(ours, progress, settings.agent.startup_timeout)
         except BaseException:
             ours.close()
             os.kill(child, signal.SIGTERM)  # it may wait long for something that nobody needs any more
@@ -109,13 +110,7 @@ def _target(target: Target) -> TargetSpec:
     if not target.path:
         raise UserError("no target", "name one: -t deployment/NAME, -t process/PID, -t container/NAME or -t targetless")
     try:
-        spec = parse(target.path, target.namespace)
-        if spec.in_cluster:
-            raise TargetError(
-                f"target {target.path!r} needs a Kubernetes cluster, where this version can't start an agent yet",
-                "use process/PID or container/NAME for a target on this machine",
-            )
-        return spec
+        return parse(target.path, target.namespace)
     except TargetError as error:
         raise UserError(error.cause, error.cure) from error
 
@@ -137,7 +132,10 @@ def _start_session(
 
         files = settings.feature.fs.mode != "local"
         agent = settings.agent
-        told = SessionOptions(spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence)
+        told = SessionOptions(
+            spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
+            cluster_plan(settings, spec, session, incoming),
+        )  # fmt: skip
         serve(theirs, told, debug=debug)
         code = 0
     except BaseException:
@@ -149,24 +147,29 @@ def _start_session(
         os._exit(code)
 
 
-def _begin(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dict[str, Any], bytes]:
     """Wait for the session's `begin`: what the agent said of the target, and the target's environment."""
-    sock.settimeout(START_TIMEOUT)
+    sock.settimeout(START_TIMEOUT + timeout)
     said = ""
     try:
         while True:
             data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
             message = json.loads(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
-            if message["ev"] == "failed":
+            event = message["ev"]
+            if event == "failed":
                 raise UserError(message["cause"], message["cure"])
-            if message["ev"] == "lost":
+            if event == "lost":
                 raise UserError(message["text"], "run again with --debug to see why")
-            if message["ev"] == "begin":
+            if event == "begin":
                 break
+            if event == "phase":
+                progress.phase(message["text"])
+            elif event == "say":
+                progress.warn(message["text"])
             said = message.get("text", said)
     except TimeoutError:
         raise UserError(
-            f"the agent did not begin within {START_TIMEOUT:.0f} s", "run again with --debug to see where it stops"
+            f"the agent did not begin within {START_TIMEOUT + timeout:.0f} s", "run again with --debug to see where it stops"
         ) from None
     sock.settimeout(None)
     with open(fds[0], "rb") as env:

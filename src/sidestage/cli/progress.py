@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class Progress:
@@ -18,6 +19,7 @@ class Progress:
         self._json = output == "json"
         self._rich = output == "auto" and sys.stderr.isatty()
         self._started = time.monotonic()
+        self._status: Any = None  # rich's, while a task is shown
 
     @contextmanager
     def task(self, name: str) -> Iterator[None]:
@@ -30,10 +32,20 @@ class Progress:
         elif self._rich:
             from rich.console import Console
 
-            with Console(stderr=True).status(f"[dim]{_escape(name)}[/dim]"):
-                yield
+            with Console(stderr=True).status(f"[dim]{_escape(name)}[/dim]") as self._status:
+                try:
+                    yield
+                finally:
+                    self._status = None
         else:
             yield
+
+    def phase(self, text: str) -> None:
+        """A step of a task; on a terminal it takes the place of the step before."""
+        if self._status is not None:
+            self._status.update(f"[dim]{_escape(clean(text))}[/dim]")
+        else:
+            self.say(text)
 
     def say(self, text: str) -> None:
         self._line("say", clean(text), "dim")

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from sidestage.cluster import plug
+from sidestage.cluster.plan import Plan
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
@@ -37,6 +39,7 @@ class SessionOptions:
     incoming: IncomingRules = field(default_factory=IncomingRules)
     heartbeat: float = HEARTBEAT
     silence: float = SILENCE
+    plan: Plan | None = None  # of a target in a cluster
 
 
 def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
@@ -48,24 +51,26 @@ def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) 
     _detach(sock, debug)
     try:
         with _while_wanted(sock):
-            plug = _start(options)
+            agent = _start(options, debug)
             mounted = _mount() if options.files else None
-            stream = plug.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
+            stream = agent.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
         return
     except Abandoned:
         return
-    session = Session(sock, options, plug, stream, mounted, trap)
+    session = Session(sock, options, agent, stream, mounted, trap)
     try:
         session.run()
         session.end()
     finally:
-        plug.close()
+        agent.close()
 
 
-def _start(options: SessionOptions) -> Plug:
+def _start(options: SessionOptions, debug: bool) -> Plug:
     """An agent is on its way to the target; raises TargetError."""
+    if options.plan:
+        return plug.start(options.plan, debug)
     limits = {"heartbeat": options.heartbeat, "silence": options.silence}
     return local.start_agent(local.resolve(options.target), options.session, options.python, limits)
 
@@ -95,7 +100,7 @@ def _while_wanted(sock: socket.socket) -> Iterator[None]:
 
 class Session:
     def __init__(
-        self, sock: socket.socket, options: SessionOptions, plug: Plug, stream: int, mounted: Mounted | None, trap: int
+        self, sock: socket.socket, options: SessionOptions, agent: Plug, stream: int, mounted: Mounted | None, trap: int
     ) -> None:
         self._options, self._trap = options, trap
         self._guard: tuple[int, int] | None = None
@@ -106,7 +111,7 @@ class Session:
         self._broker = BrokerServer(self._loop, sock, self._trap_gone)
         self._broker.on("ready", self._ready)
         self._attachment = Attachment(
-            self._loop, plug, stream, heartbeat=options.heartbeat, silence=options.silence,
+            self._loop, agent, stream, heartbeat=options.heartbeat, silence=options.silence,
             opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
             said=lambda text: self._broker.event("say", text=text), lost=self._lost, again=self._attached_again,
         )  # fmt: skip

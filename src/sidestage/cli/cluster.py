@@ -1,0 +1,30 @@
+"""From the configuration to what is asked of a cluster."""
+
+from __future__ import annotations
+
+from sidestage.cluster.plan import Plan
+from sidestage.config import Config
+from sidestage.targets.spec import TargetSpec
+from sidestage.views.incoming import IncomingRules
+
+
+def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: IncomingRules) -> Plan | None:
+    """None for a target on this machine; targetless is in a cluster when one is named."""
+    named = bool(config.kubeconfig or config.kube_context or spec.namespace)
+    if not (spec.in_cluster or (spec.kind == "targetless" and named)):
+        return None
+    return Plan(
+        spec, session, config.agent, features(config, incoming), config.kubeconfig, config.kube_context,
+        {"heartbeat": config.agent.heartbeat, "silence": config.agent.silence},
+    )  # fmt: skip
+
+
+def features(config: Config, incoming: IncomingRules) -> frozenset[str]:
+    """What the agent needs rights for; the names are those of cluster/job.py."""
+    feature = config.feature
+    found = {"files"} if feature.fs.mode != "local" else set()
+    if feature.network.outgoing.unix_streams:
+        found.add("unix")
+    if incoming.mode != "off":
+        found.add(incoming.mode)
+    return frozenset(found)
