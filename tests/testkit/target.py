@@ -7,8 +7,10 @@ reached, and everything is gone with the process.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -64,9 +66,36 @@ class Target:
     def command(self, argv: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
         return [*SIDESTAGE, "exec", "-t", f"process/{self.pid}", *flags, "--", *argv]
 
+    def endpoint(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket of this process in the target's network: a namespace is a thread's when it is made, then the socket's."""
+        with open(f"/proc/{self.pid}/ns/net") as there, open("/proc/thread-self/ns/net") as here:
+            setns(there.fileno())
+            try:
+                return socket.socket(family, kind)
+            finally:
+                setns(here.fileno())
+
+    def connect(self, address: tuple[str, int], source: str = "") -> socket.socket:
+        """A client in the target's network."""
+        sock = self.endpoint(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        sock.settimeout(10)
+        if source:
+            sock.bind((source, 0))
+        sock.connect(address)
+        return sock
+
+    def rules(self) -> str:
+        """All of its network's nftables."""
+        return self.native(["nft", "list", "ruleset"]).out
+
     def client(self, url: str, source: str = CLIENT) -> Result:
         """A client in the target's network asks for `url`."""
         return self.native(["curl", "-sS", "-g", "-m", "5", "--interface", source, url])
+
+
+def setns(fd: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000):  # CLONE_NEWNET
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 SIDESTAGE = [sys.executable, "-m", "sidestage"]

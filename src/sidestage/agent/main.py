@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Optional, Tuple
 
 from sidestage.agent import bulk, container, env
 from sidestage.agent.bulk import Bulk
@@ -20,6 +20,9 @@ from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
+
+if TYPE_CHECKING:
+    from sidestage.agent.steal import Steal
 
 READY = b"SIDESTAGE-AGENT-READY\n"
 MAX_DATA = 256 << 10  # bytes in a data frame; on the control link the laptop's side may ask for less
@@ -78,7 +81,7 @@ class Agent:
         if os.fstat(rfd).st_ino == os.fstat(wfd).st_ino:
             wfd = rfd  # one socket: the loop must know it by one number
         size = int(args.get("max_data", MAX_DATA))
-        self._links = Links(self._link(rfd, wfd, size, lambda _link: self._loop.stop()))
+        self._links = Links(self._link(rfd, wfd, size, lambda _link: self._end()))
         self._mirror = Mirror(self._loop, self._links)
         self._bulk = Bulk(self._loop, listener, self._bulk_link)
         self._ops: Dict[str, Callable[[Args], Answer]] = {
@@ -98,6 +101,11 @@ class Agent:
             "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers"))),
             "unmirror": lambda a: self._mirror.unsubscribe(a["port"], bool(a.get("answers"))),
         }
+        self._later: Dict[str, Callable[[int, Args], None]] = {  # answer for themselves, on the control link
+            "steal": lambda call, a: self._stealing().steal(call, a),
+            "unsteal": lambda call, a: self._stealing().unsteal(call, a),
+        }
+        self._steal: Optional[Steal] = None
         if target.pidfd >= 0:
             self._loop.watch(target.pidfd, select.EPOLLIN, self._target_gone)
         if guard:
@@ -126,6 +134,9 @@ class Agent:
     def _called(self, link: Link, call: int, op: str, args: Args, raw: bytes) -> None:
         result: Args
         try:
+            if op in self._later and link is self._links.control:
+                self._later[op](call, args)
+                return
             if op in self._orders:
                 self._orders[op](args)
                 result, data = {}, b""
@@ -151,6 +162,20 @@ class Agent:
             "nameservers": target.nameservers(),
             "payload": args.get("payload"),
         }, b""
+
+    def _stealing(self) -> Steal:
+        if self._steal is None:
+            from sidestage.agent.steal import Steal
+
+            self._steal = Steal(self._loop, self._links, str(self._args["session"]))
+        return self._steal
+
+    def _end(self) -> None:
+        """The laptop is gone. Clients of the target whose connections pass through here are seen off first."""
+        if self._steal is None:
+            self._loop.stop()
+        else:
+            self._steal.end(self._loop.stop)
 
     def _target_gone(self, _events: int) -> None:
         self._loop.unwatch(self._target.pidfd)

@@ -28,8 +28,11 @@ BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
     "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
     "sidestage.stream": ("link", "links", "loop", "pump"),
-    "sidestage.agent": ("bulk", "container", "env", "files", "main", "mirror", "outgoing", "target", "tcp"),
-}
+    "sidestage.agent": (
+        "bulk", "container", "env", "files", "legs", "main", "mirror", "netlink", "nft", "outgoing", "passage", "port",
+        "registry", "sockdiag", "steal", "target", "tcp",
+    ),
+}  # fmt: skip
 
 
 @lru_cache(2)

@@ -21,7 +21,8 @@ def incoming_rules(config: Config, command: Sequence[str], targetless: bool) -> 
         ports=None if incoming.ports is None else frozenset(incoming.ports),
         ignore_ports=frozenset(incoming.ignore_ports), port_mapping=dict(incoming.port_mapping),
         listen_ports=dict(incoming.listen_ports), ignore_localhost=incoming.ignore_localhost,
-        debugger_ports=debugger_ports(command),
+        debugger_ports=debugger_ports(command), flush_connections=incoming.flush_connections,
+        when_down=incoming.when_down, on_conflict=incoming.on_conflict,
     )  # fmt: skip
 
 

@@ -40,8 +40,11 @@ def exec_parser() -> argparse.ArgumentParser:
     add("-k", "--key", metavar="KEY", help="names the session; `{{ key }}` in a configuration that is a template")
     add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
     add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
-    add("--incoming", choices=["mirror", "off"], help="what becomes of the target's incoming traffic")
-    add("--steal", action="store_true", help=argparse.SUPPRESS)
+    add("--incoming", choices=["mirror", "steal", "off"], help="what becomes of the target's incoming traffic")
+    add("--steal", action="store_true", help="take it: short for --incoming steal")
+    add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
+    add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
+    add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
     add("--no-outgoing", action="store_true", help="connections leave from this machine")
     add("--no-tcp-outgoing", action="store_true")
     add("--no-udp-outgoing", action="store_true")
@@ -70,8 +73,8 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         head, command = head[:at], head[at + 1 :]
     given = exec_parser().parse_args(head)
     command = [*given.command, *command]
-    if given.steal:
-        raise UserError("--steal is not there yet", "use the default, which mirrors: the target goes on answering")
+    if given.steal and given.incoming not in (None, "steal"):
+        raise UserError(f"--steal and --incoming {given.incoming} exclude each other", "keep one", USAGE)
     if not command:
         raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
     if given.ephemeral_container and given.in_container:
@@ -89,7 +92,10 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("agent.ttl", given.agent_ttl),
         ("key", given.key),
         ("feature.fs.mode", given.fs_mode),
-        ("feature.network.incoming.mode", given.incoming),
+        ("feature.network.incoming.mode", "steal" if given.steal else given.incoming),
+        ("feature.network.incoming.when_down", given.when_down),
+        ("feature.network.incoming.on_conflict", given.on_conflict),
+        ("feature.network.incoming.flush_connections", given.flush_connections or None),
         ("feature.network.outgoing.tcp", False if given.no_outgoing or given.no_tcp_outgoing else None),
         ("feature.network.outgoing.udp", False if given.no_outgoing or given.no_udp_outgoing else None),
         ("feature.network.dns.enabled", False if given.no_remote_dns else None),

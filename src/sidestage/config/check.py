@@ -54,8 +54,8 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
             return None
         return _value(next(arg for arg in args if arg is not type(None)), value, path, problems)
     if origin is Literal:
-        if value in args:
-            return value
+        if not isinstance(value, bool) and str(value) in args:  # YAML reads 502 as a number
+            return str(value)
         near = difflib.get_close_matches(str(value), args, 1, 0.5)
         problems.append(f"{path}: {value!r} is none of {', '.join(args)}" + (f"; did you mean {near[0]!r}?" if near else ""))
     elif origin is dict and args[1] is Any:  # Kubernetes checks it

@@ -34,12 +34,15 @@ class Fs:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    mode: Literal["mirror", "off"] = "mirror"
+    mode: Literal["mirror", "steal", "off"] = "mirror"
     ports: tuple[int, ...] | None = None
     ignore_ports: tuple[int, ...] = ()
     port_mapping: PortPairs = ()  # [local, remote]
     listen_ports: PortPairs = ()  # [asked, actual]
     ignore_localhost: bool = False
+    flush_connections: bool = False
+    when_down: Literal["pass", "502"] = "pass"
+    on_conflict: Literal["abort", "wait", "override"] = "abort"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,6 @@ NOT_YET = {
     "feature.network.incoming.on_concurrent_steal": _STEAL,
     "feature.network.dns.filter": "DNS filters are not there yet; feature.network.outgoing.filter names what connects where",
     "feature.fs.mode=write": "write mode is not there yet; with `read`, files opened for writing are local",
-    "feature.network.incoming.mode=steal": "steal is not there yet; `mirror` leaves the answers to the target",
     "feature.network.incoming.http_filter": "HTTP filters are not there yet",
 }
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.

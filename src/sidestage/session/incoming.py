@@ -1,11 +1,19 @@
-"""Incoming connections, laptop half: subscribe what the program listens on, and play each mirrored client to it."""
+"""Incoming connections, laptop half: claim what the program listens on, and play each client to it.
+
+Mirrored: the client's bytes only; what the program answers is dropped. Stolen: both ways; a connection that the program
+doesn't take is refused at once, and the agent gives it to the target.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import getpass
+import os
+import select
 import socket
 from typing import Any
 
+from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
@@ -13,6 +21,8 @@ from sidestage.stream.loop import Loop
 from sidestage.stream.pump import SocketPump
 from sidestage.views.incoming import IncomingRules
 
+TAKE_TIMEOUT = 1.0  # seconds for the program's backlog, a local matter; then the target answers
+_PAST = {"mirror": "mirrored", "steal": "stolen"}
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -21,13 +31,14 @@ class Incoming:
         self._loop, self._links, self._broker, self._rules = loop, links, broker, rules
         # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
         self._listeners: dict[int, dict[int, tuple[str, int]]] = {}
+        self._kept: set[int] = set()  # claimed though nobody listens
         broker.on("listen", self._listen)
         broker.on("unlisten", self._unlisten)
 
     def _listen(self, args: Args, _fds: list[int], reply: Reply) -> None:
         port, (host, real) = self._rules.remote_port(args["port"]), args["real"]
         known = self._listeners.setdefault(port, {})
-        subscribed = bool(known)
+        subscribed = bool(known) or port in self._kept
         for version in (6,) if host == "::1" else (4, 6) if ":" in host else (4,):
             known[version] = (_WILDCARDS.get(host, host).removeprefix("::ffff:"), real)
         if not subscribed:
@@ -35,31 +46,38 @@ class Incoming:
         reply()  # the program's listen() needn't wait for the target
 
     def _subscribe(self, port: int) -> None:
-        def done(_result: Args, _raw: bytes, errno: int) -> None:
-            if errno:
-                self._broker.event(
-                    "say",
-                    text=f"port {port} can't be mirrored ({_why(errno)}): the program listens, but gets no traffic",
-                )
+        def done(result: Args, _raw: bytes, code: int) -> None:
+            if code == errno.EBUSY and self._rules.on_conflict == "abort":
+                self._broker.event("ended", text=f"port {port} can't be stolen: {result['text']}\n  --on-conflict wait or override")
+            elif code:
+                self._broker.event("say", text=f"port {port} can't be {_PAST[self._rules.mode]} ({_why(code, result)}): "
+                                   "the program listens, but gets no traffic")  # fmt: skip
 
-        self._links.call(self._rules.mode, {"port": port}, done)
+        claim: dict[str, Any] = {"port": port}
+        if self._rules.mode == "steal":
+            claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
+                     "on_conflict": self._rules.on_conflict}  # fmt: skip
+        self._links.call(self._rules.mode, claim, done)
 
     def subscribe_all(self) -> None:
         """With a new agent, which knows nothing of what was before."""
-        for port in self._listeners:
+        for port in self._listeners.keys() | self._kept:
             self._subscribe(port)
 
     def _unlisten(self, args: Args, _fds: list[int], reply: Reply) -> None:
         port = self._rules.remote_port(args["port"])
-        if self._listeners.pop(port, None):
+        gone = self._listeners.pop(port, None)
+        if gone and self._rules.mode == "steal" and self._rules.when_down == "502":
+            self._kept.add(port)  # clients shall see that it is down
+        elif gone:
             self._links.call("un" + self._rules.mode, {"port": port}, lambda *_: None)
         reply()
 
     def opened(self, link: Link, channel: int, kind: str, args: dict[str, Any]) -> None:
         """The agent saw a client connect."""
         known = self._listeners.get(args["port"])
-        if kind != "mirror" or not known:
-            link.refuse(channel, 111)
+        if kind not in _PAST or not known:
+            link.refuse(channel, errno.ECONNREFUSED)
             return
         real = known.get(6 if ":" in args["peer"][0] else 4) or next(iter(known.values()))
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM)
@@ -67,18 +85,82 @@ class Incoming:
         sock.bind((real[0], 0))
         # Sent before the connection exists: trap has it when the program's accept() asks who it is.
         self._broker.event("peer", port=sock.getsockname()[1], addr=args["peer"], local=args["local"])
-        try:
-            with contextlib.suppress(BlockingIOError):
-                sock.connect(real)
-        except OSError as error:
+        code = sock.connect_ex(real)
+        if code and code != errno.EINPROGRESS:
             sock.close()
-            link.refuse(channel, error.errno or 111)
+            link.refuse(channel, code)
+        elif kind == "mirror":
+            link.accept(channel, {})
+            SocketPump(self._loop, link, channel, sock, drop_input=True).start()
+        else:
+            _Taking(self._loop, link, channel, sock)
+
+    def noticed(self, name: str, args: dict[str, Any]) -> bool:
+        """What the agent says of claims; False if it is about something else."""
+        if name == "steal.lost":
+            self._broker.event("say", text=f"port {args['port']} is no longer stolen: {args['text']}")
+        elif name == "steal.waiting":
+            self._broker.event("say", text=f"port {args['port']} is {args['text']}: waiting until it is free")
+        return name.startswith("steal.")
+
+
+class _Taking:
+    """A stolen connection on its way to the program; refused if the program doesn't take it."""
+
+    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket) -> None:
+        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
+        loop.watch(sock.fileno(), select.EPOLLOUT, self._ready)
+        self._timer = loop.later(TAKE_TIMEOUT, lambda: self._refuse(errno.ETIMEDOUT))
+        link.register(channel, self)
+
+    def _ready(self, _events: int) -> None:
+        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._refuse(code)
             return
-        link.accept(channel, {})
-        SocketPump(self._loop, link, channel, sock, drop_input=True).start()
+        self._end()
+        self._link.accept(self._channel, {})
+        SocketPump(self._loop, self._link, self._channel, self._sock).start()
+
+    def _refuse(self, code: int) -> None:
+        self._end()
+        self._sock.close()
+        self._link.refuse(self._channel, code)
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._loop.unwatch(self._sock.fileno())
+
+    def on_reset(self) -> None:
+        self._end()
+        self._sock.close()
+
+    def on_accepted(self, info: Args) -> None:
+        return
+
+    def on_refused(self, code: int, text: str) -> None:
+        return
+
+    def on_data(self, data: Buffer) -> None:
+        return
+
+    def on_eof(self) -> None:
+        return
+
+    def on_credit(self) -> None:
+        return
 
 
-def _why(errno: int) -> str:
-    import os
+def _owner() -> str:
+    """Who has the port, as others are told."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    return f"{name}@{socket.gethostname()}"
 
-    return "the agent lacks CAP_NET_RAW there" if errno == 1 else os.strerror(errno).lower()
+
+def _why(code: int, result: Args) -> str:
+    if code == errno.EPERM:
+        return "the agent lacks CAP_NET_RAW or CAP_NET_ADMIN there"
+    return str(result.get("text") or os.strerror(code).lower())

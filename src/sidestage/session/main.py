@@ -72,7 +72,9 @@ def _start(options: SessionOptions, debug: bool) -> Plug:
     if options.plan:
         return plug.start(options.plan, debug)
     limits = {"heartbeat": options.heartbeat, "silence": options.silence}
-    return local.start_agent(local.resolve(options.target), options.session, options.python, limits)
+    agent = local.start_agent(local.resolve(options.target), options.session, options.python, limits)
+    agent.drains = options.incoming.mode == "steal"
+    return agent
 
 
 class Abandoned(BaseException):
@@ -193,6 +195,8 @@ class Session:
     # -- the agent's side --
 
     def _noticed(self, name: str, args: Args) -> None:
+        if self._incoming.noticed(name, args):
+            return
         if name == "warning":
             self._broker.event("say", text=args["text"])
         elif name == "mirror.dropped":

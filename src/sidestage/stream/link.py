@@ -101,6 +101,10 @@ class Link:
             loop.watch(wfd, 0, self._ready_to_write)
         self._beat()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     # -- orders --
 
     def call(self, op: str, args: Args, done: Done, raw: bytes = b"") -> None:

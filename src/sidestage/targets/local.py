@@ -32,6 +32,7 @@ class AgentProcess:
     pid: int | None  # of the target
     max_data: int = 256 << 10  # a local stream has no slow link for small frames to overtake on
     news: int = -1
+    drains: bool = False  # it may have clients of the target to see off, and then ends by itself
 
     def wait_ready(self, say: Callable[[str, str], None] = lambda *_: None) -> int:
         """Until the agent has gone to its target; raises TargetError with the agent's own words."""
@@ -50,6 +51,8 @@ class AgentProcess:
     def close(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
+        if self.drains:
+            return
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(2)
         if self.process.returncode is None:

@@ -61,11 +61,13 @@ def run(
     def lose(text: str) -> None:
         if not lost:
             lost.append(text)
-            say(f"{text}; the program is ended, as half of what it sees is gone")
+            say(text)
             sup.stop()
 
     def event(name: str, args: dict[str, Any]) -> None:
         if name == "lost":
+            lose(f"{args['text']}; the program is ended, as half of what it sees is gone")
+        elif name == "ended":
             lose(args["text"])
         elif name == "say":
             sup.say(args["text"])
@@ -73,7 +75,7 @@ def run(
             sup.event(name, args)
             on_event(name, args)
 
-    sup.broker = Broker(broker, event, lambda: lose("the session process has ended unexpectedly"))
+    sup.broker = Broker(broker, event, lambda: event("lost", {"text": "the session process has ended unexpectedly"}))
     for family in (*FAMILIES, *(FILE_FAMILIES if files else ())):
         family.install(sup)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)

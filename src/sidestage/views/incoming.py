@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class IncomingRules:
-    mode: str = "mirror"  # mirror | off
+    mode: str = "mirror"  # mirror | steal | off
     ports: frozenset[int] | None = None  # allow-list of the target's ports; None: all
     ignore_ports: frozenset[int] = frozenset()
     port_mapping: Mapping[int, int] = field(default_factory=dict)  # the program's port -> the target's
     listen_ports: Mapping[int, int] = field(default_factory=dict)  # the port asked for -> the local one to use
     ignore_localhost: bool = False
     debugger_ports: frozenset[int] = frozenset()
+    flush_connections: bool = False
+    when_down: str = "pass"  # pass | 502
+    on_conflict: str = "abort"  # abort | wait | override
 
     def remote_port(self, port: int) -> int:
         return self.port_mapping.get(port, port)

@@ -30,7 +30,7 @@ def sidestage(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["exec", "-t", "pord/x", "--", "true"], 1, "unknown kind of target"),
         (["exec", "-t", "process/4194303", "--", "true"], 1, "4194303"),
         (["exec", "-t", "pod/orders", "--", "true"], 1, "Kubernetes"),
-        (["exec", "-t", "process/1", "--steal", "--", "true"], 1, "--steal is not there yet"),
+        (["exec", "-t", "process/1", "--steal", "--incoming", "off", "--", "true"], 2, "exclude each other"),
         (["exec", "-t", "process/1", "--no-such-flag", "--", "true"], 2, "--no-such-flag"),
         (["exec", "-t", "process/1", "--", "no-such-command"], 127, "command not found"),
         (["exec", "-t", "process/1", "--", __file__], 126, "not executable"),

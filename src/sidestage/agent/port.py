@@ -1,0 +1,270 @@
+"""A port that this agent holds: its listeners and redirect, the claims of all sessions to it, and its connections.
+
+Claims are of one session for all of the port, or of several for what their filters match. While there is a claim new
+connections are redirected here. Without one the rules go first, then, when the last redirected connection has ended, the
+listeners and the chains.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import select
+import socket
+import struct
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from sidestage.agent import nft
+from sidestage.agent.legs import RST, ChannelLeg, SocketLeg
+from sidestage.agent.passage import POD, Client, Spliced, Whole
+from sidestage.protocol.errors import ProtocolError
+from sidestage.stream.links import Links
+from sidestage.stream.loop import Loop, Timer
+
+BACKLOG = 4096  # the kernel clamps it to somaxconn
+ROUND = 64  # connections accepted a wake-up
+PAUSE = 0.1  # seconds without accepting when descriptors have run out
+CHECK = 0.25  # seconds between looks whether all has drained
+GRACE = 1.5  # seconds in which a handshake that was redirected may still end: one retransmission (RFC 6298 2.1)
+IDLE = 5.0  # seconds without bytes after which a drained keep-alive connection is ended, as servers do
+DRAIN_LIMIT = 300.0  # seconds for all of them
+MAX_RULES = 64  # claims on one port
+_SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST
+_SO_MARK = 36
+
+Args = Dict[str, Any]
+
+
+class Claim:
+    """What one session wants of a port."""
+
+    def __init__(self, links: Links, args: Args) -> None:
+        self.links = links
+        self.number = 0
+        self.owner = str(args.get("owner", "somebody"))[:200]
+        self.since = time.time()
+        self.filter: Optional[Args] = args.get("filter")
+        self.down = "502" if args.get("down") == "502" else "pass"
+        self.probes = bool(args.get("probes"))
+        self.flush = bool(args.get("flush"))
+        self.answering = True  # False while the session leaves a connection unanswered
+        self.rule: Any = None
+
+    def clashes(self, other: "Claim") -> bool:
+        """Could both want the same request, whatever it is?"""
+        if self.filter is None or other.filter is None:
+            return True
+        return json.dumps(self.filter, sort_keys=True) == json.dumps(other.filter, sort_keys=True)
+
+    def said(self) -> str:
+        return f"{self.owner} since {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(self.since))} UTC"
+
+    def heard(self, answered: bool) -> None:
+        self.answering = answered
+
+
+class Port:
+    """Raises OSError when it can't be redirected."""
+
+    def __init__(self, loop: Loop, port: int, session: str, drained: Callable[["Port"], None]) -> None:
+        self.loop, self.port = loop, port
+        self.claims: List[Claim] = []
+        self.rules: List[Any] = []  # of http.router.Rule, in the order of the claims
+        self._drained = drained
+        self._clients: Dict[int, Client] = {}
+        self._numbers = 0
+        self._noted: "set[str]" = set()
+        self._since = 0.0  # when draining began; 0: it hasn't
+        self._timer = Timer(lambda: None)
+        self._listeners = _listeners()
+        try:
+            self._redirect = nft.Redirect(port, self._listeners[0].getsockname()[1], session)
+        except OSError:
+            for listener in self._listeners:
+                listener.close()
+            raise
+        for listener in self._listeners:
+            loop.watch(listener.fileno(), select.EPOLLIN, self._acceptor(listener))
+
+    # -- claims --
+
+    def clashing(self, claim: Claim) -> List[Claim]:
+        return [other for other in self.claims if other.clashes(claim)]
+
+    def add(self, claim: Claim) -> None:
+        """Raises OSError, ValueError for a filter that can't be read."""
+        if len(self.claims) >= MAX_RULES:
+            raise OSError(errno.ENOSPC, "too many sessions on one port")
+        self._numbers += 1
+        claim.number = self._numbers
+        self.claims.append(claim)
+        try:
+            if len(self.claims) == 1:
+                self._since = 0.0
+                self._timer.cancel()
+                self._redirect.start(f"{claim.owner} took port {self.port}")
+            if claim.flush:
+                self._flush(claim)
+        except OSError:
+            self.remove(claim)
+            raise
+
+    def remove(self, claim: Claim) -> None:
+        if claim in self.claims:
+            self.claims.remove(claim)
+            if claim.rule is not None:
+                self.rules.remove(claim.rule)
+            if not self.claims:
+                self.drain()
+
+    def _flush(self, claim: Claim) -> None:
+        from sidestage.agent import sockdiag
+
+        pods = [client.pod for client in self._clients.values() if client.pod is not None and not client.pod.over]
+        try:
+            sockdiag.flush(self.port, {pod.sock.getsockname()[1] for pod in pods})
+        except OSError as error:
+            text = f"connections that were there before can't be flushed ({(error.strerror or str(error)).lower()}): they go on"
+            claim.links.control.event("warning", {"text": text})
+
+    # -- the end --
+
+    def drain(self) -> None:
+        """New connections go to the target; drained() is called when those that came here have ended."""
+        if not self._since:
+            self._redirect.drain()
+            self._since = time.monotonic()
+            self._check()
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        waited = now - self._since
+        for client in list(self._clients.values()):
+            if now - client.leg.heard > IDLE:
+                client.drain()
+        if (self._clients or waited < GRACE) and waited < DRAIN_LIMIT:
+            self._timer = self.loop.later(CHECK, self._check)
+        else:
+            self.close()
+            self._drained(self)
+
+    def close(self) -> None:
+        """At once; what is left is reset."""
+        self._redirect.close()
+        for listener in self._listeners:
+            self.loop.unwatch(listener.fileno())
+            listener.close()
+        for client in list(self._clients.values()):
+            client.leg.reset()
+
+    # -- connections --
+
+    def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
+        def accept(_events: int) -> None:
+            for _ in range(ROUND):
+                try:
+                    sock, peer = listener.accept()
+                except (BlockingIOError, ConnectionAbortedError):
+                    return
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                        raise
+                    self._pause(listener, accept)
+                    return
+                self._intercept(sock, peer)
+
+        return accept
+
+    def _pause(self, listener: socket.socket, accept: Callable[[int], None]) -> None:
+        """They wait in the backlog until descriptors are free again."""
+        self.loop.unwatch(listener.fileno())
+
+        def again() -> None:
+            if listener.fileno() >= 0:
+                self.loop.watch(listener.fileno(), select.EPOLLIN, accept)
+
+        self.loop.later(PAUSE, again)
+
+    def _intercept(self, sock: socket.socket, peer: Tuple[Any, ...]) -> None:
+        sock.setblocking(False)
+        local = _destination(sock, self.port)
+        if local[1] != self.port:  # somebody spoke to the listener itself
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+            sock.close()
+            return
+        client = Client(self, sock, peer, local, self._ended)
+        self._clients[id(client)] = client
+        if self.claims:
+            claim = self.claims[0]
+            Whole(self, client, claim.number, claim.down, not claim.probes)
+        else:
+            pod = self.to_pod(None, client)
+            client.leg.start()
+            client.passage = Spliced(client.leg, pod)
+
+    def _ended(self, client: Client) -> None:
+        self._clients.pop(id(client), None)
+
+    def to_pod(self, owner: Any, client: Client) -> SocketLeg:
+        """The target's own server, from its own network; never redirected again."""
+        family = socket.AF_INET6 if ":" in client.local[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, nft.MARK)
+        client.pod = leg = SocketLeg(self.loop, owner, POD, sock)
+        leg.connect(client.local)
+        return leg
+
+    def to_session(self, owner: Any, number: int, client: Client) -> Optional[ChannelLeg]:
+        """None if the session can't take it."""
+        claim = next((claim for claim in self.claims if claim.number == number), None)
+        if claim is None or not claim.answering or claim.links.control.closed:
+            return None
+        args = {"port": self.port, "peer": list(client.peer[:2]), "local": list(client.local[:2])}
+        try:
+            return ChannelLeg(self.loop, owner, number, claim.links.carrier(), args, claim.heard)
+        except ProtocolError:  # too many channels
+            return None
+
+    def note(self, text: str) -> None:
+        if text not in self._noted and len(self._noted) < 100:
+            self._noted.add(text)
+            for claim in self.claims:
+                claim.links.control.event("warning", {"text": f"port {self.port}: {text}"})
+
+
+def _listeners() -> List[socket.socket]:
+    """For IPv4, and at the same port for IPv6 where there is one."""
+    flags = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+    for _ in range(20):
+        four = socket.socket(socket.AF_INET, flags)
+        four.bind(("0.0.0.0", 0))
+        four.listen(BACKLOG)
+        try:
+            six = socket.socket(socket.AF_INET6, flags)
+        except OSError:
+            return [four]
+        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            six.bind(("::", four.getsockname()[1]))
+            six.listen(BACKLOG)
+            return [four, six]
+        except OSError as error:
+            six.close()
+            if error.errno == errno.EADDRNOTAVAIL:  # IPv6 is switched off
+                return [four]
+            four.close()
+    raise OSError(errno.EADDRINUSE, "no port is free for both IPv4 and IPv6")
+
+
+def _destination(sock: socket.socket, port: int) -> Tuple[Any, ...]:
+    """Where the client wanted to go, before the redirect."""
+    own = sock.getsockname()
+    six = sock.family == socket.AF_INET6
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP, _SO_ORIGINAL_DST, 28 if six else 16)
+    except OSError:
+        return (own[0], port, *own[2:])  # the kernel has forgotten; only the port is ever rewritten
+    if six:
+        return (socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0], 0, own[3])
+    return (socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0])
