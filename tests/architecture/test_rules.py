@@ -17,7 +17,8 @@ CEILING = 400  # lines; a longer module hides its idea
 ALLOWED = {
     "protocol": (set(), "travels to the target, and is pure"),
     "stream": ({"protocol"}, "travels to the target"),
-    "agent": ({"stream", "protocol"}, "runs beside the target, where nothing else of ours is"),
+    "http": (set(), "travels to the target, and is pure"),
+    "agent": ({"stream", "protocol", "http"}, "runs beside the target, where nothing else of ours is"),
     "trap": ({"protocol"}, "knows system calls and nothing of targets: its needs are ports.py"),
     "config": (set(), "is plain data that anything may read"),
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
@@ -25,7 +26,7 @@ ALLOWED = {
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
     "session": ({"agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"),
 }
-TRAVELS = ("protocol", "stream", "agent")
+TRAVELS = ("protocol", "stream", "http", "agent")
 WORDS = tuple("".join(parts) for parts in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK")))
 
 
