@@ -42,7 +42,7 @@ def main(options: ExecOptions) -> int:
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, options.debug)
+        ours, child = _start_session(settings, spec, session, incoming, command, options.debug)
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -116,7 +116,7 @@ def _target(target: Target) -> TargetSpec:
 
 
 def _start_session(
-    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, debug: bool
+    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], debug: bool
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -132,9 +132,10 @@ def _start_session(
 
         files = settings.feature.fs.mode != "local"
         agent = settings.agent
+        about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            cluster_plan(settings, spec, session, incoming),
+            cluster_plan(settings, spec, session, incoming), about,
         )  # fmt: skip
         serve(theirs, told, debug=debug)
         code = 0

@@ -12,6 +12,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
 
   sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]    see `sidestage exec --help`
   sidestage doctor                                         what this machine can do, and the cure for each lack
+  sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
   sidestage verify-config FILE                             is this configuration right?
   sidestage migrate [FILE]                                 write our configuration from mirrord's
   sidestage demo                                           a small staging on this machine, to see it work
@@ -60,6 +61,10 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli import verify
 
         return verify.migrate(rest)
+    if verb == "status":
+        from sidestage.cli import status
+
+        return status.main(rest)
     if verb == "demo":
         from sidestage import demo
 
@@ -74,7 +79,7 @@ def _verb(argv: list[str]) -> int:
         return 0
     import difflib
 
-    near = difflib.get_close_matches(verb, ["exec", "doctor", "verify-config", "migrate", "demo"], 1)
+    near = difflib.get_close_matches(verb, ["exec", "doctor", "verify-config", "migrate", "status", "demo"], 1)
     raise UserError(
         f"unknown command {verb!r}", f"did you mean {near[0]!r}?" if near else "see `sidestage --help`", os.EX_USAGE
     )

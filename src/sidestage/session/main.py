@@ -17,6 +17,7 @@ from sidestage.cluster.plan import Plan
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.feed import Feed
 from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
@@ -40,6 +41,7 @@ class SessionOptions:
     heartbeat: float = HEARTBEAT
     silence: float = SILENCE
     plan: Plan | None = None  # of a target in a cluster
+    about: dict[str, Any] = field(default_factory=dict)  # told to the feed's readers
 
 
 def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
@@ -110,15 +112,16 @@ class Session:
         self._loop = Loop()
         self._listener = -1
         self._begun: dict[str, Any] = {}
+        self._feed = Feed(self._loop, options.session, options.about, lambda: self._lost("stopped from outside"))
         self._broker = BrokerServer(self._loop, sock, self._trap_gone)
         self._broker.on("ready", self._ready)
         self._attachment = Attachment(
             self._loop, agent, stream, heartbeat=options.heartbeat, silence=options.silence,
             opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
-            said=lambda text: self._broker.event("say", text=text), lost=self._lost, again=self._attached_again,
+            said=self._say, lost=self._lost, again=self._attached_again,
         )  # fmt: skip
         links = self._links = self._attachment.links
-        Outgoing(self._loop, links, self._broker)
+        Outgoing(self._loop, links, self._broker, self._feed)
         self._incoming = Incoming(self._loop, links, self._broker, options.incoming)
         self._attachment.hello(options.session, self._on_hello)
         links.call("env", {}, self._on_env)
@@ -154,7 +157,7 @@ class Session:
         os.write(env, raw)
         self._begun["env"] = env
         if errno:
-            self._broker.event("say", text=f"the target's environment can't be read: {os.strerror(errno).lower()}")
+            self._say(f"the target's environment can't be read: {os.strerror(errno).lower()}")
         self._begin(0)
 
     def _begin(self, errno: int) -> None:
@@ -162,6 +165,7 @@ class Session:
             self._lost(f"the agent beside the target answered with: {os.strerror(errno)}")
         elif {"hello", "env"} <= self._begun.keys():
             fds = [self._begun["env"]] + ([self._root] if self._root >= 0 else [])
+            self._feed.tell("begin", **self._begun["hello"])
             self._broker.event("begin", fds=fds, note=self._begun.get("note"), **self._begun["hello"])
 
     # -- requests from trap --
@@ -178,6 +182,8 @@ class Session:
         def done(result: Args, errno: int) -> None:
             fds = result.pop("fds", ())
             reply(errno, fds=fds, **result)
+            info = result.get("stat")
+            self._feed.tell("open", path=args["path"], errno=errno, size=info[7] if info else None)
 
         self._files.open(args["path"], args.get("flags", 0), done)
 
@@ -198,17 +204,23 @@ class Session:
         if self._incoming.noticed(name, args):
             return
         if name == "warning":
-            self._broker.event("say", text=args["text"])
+            self._say(args["text"])
         elif name == "mirror.dropped":
-            self._broker.event(
-                "say",
-                text=f"mirror of port {args['port']}: the local program is too slow or packets were lost; "
-                f"{args['connections']} connections dropped (the target is not affected)",
+            self._feed.tell("dropped", **args)
+            self._say(
+                f"mirror of port {args['port']}: the local program is too slow or packets were lost; "
+                f"{args['connections']} connections dropped (the target is not affected)"
             )
         elif name == "target.gone":
             self._attachment.target_gone(args.get("text") or "the target has ended")
 
+    def _say(self, text: str) -> None:
+        """To the user, and to who follows the feed."""
+        self._broker.event("say", text=text)
+        self._feed.tell("say", text=text)
+
     def _lost(self, text: str) -> None:
+        self._feed.tell("lost", text=text)
         self._broker.event("lost", text=text)
 
     def _attached_again(self) -> None:

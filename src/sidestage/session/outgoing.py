@@ -12,27 +12,32 @@ from collections.abc import Callable
 from typing import Any
 
 from sidestage.protocol.messages import Buffer
+from sidestage.session.attempt import Attempt
 from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.feed import Feed
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
-from sidestage.views.names import DNS_PORT, answers, server_failure
+from sidestage.views.names import DNS_PORT, answers, question, server_failure
 
 UDP_IDLE = 300.0  # seconds; NAT devices forget a UDP flow after 30 to 300 (RFC 4787 REQ-5 asks for at least 120)
 RELAY_CONNECT_TIMEOUT = 10.0  # seconds for trap to connect the program's unix socket, a local matter
 MAX_DATAGRAM = 65535
+MAX_NAMES = 4096  # remembered for the feed
 
 
 class Outgoing:
-    def __init__(self, loop: Loop, links: Links, broker: BrokerServer) -> None:
-        self._loop, self._links, self._broker = loop, links, broker
+    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed) -> None:
+        self._loop, self._links, self._broker, self._feed = loop, links, broker, feed
+        self._names: dict[str, str] = {}  # address -> the name that it was last the answer to
         broker.on("connect", self._connect)
         broker.on("udp", self._udp)
         broker.on("unix", self._unix)
 
     def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
         program, listener = (socket.socket(fileno=fd) for fd in fds)
+        attempt = Attempt(self._feed, "tcp", host=args["host"], port=args["port"], name=self._names.get(args["host"]))
         link = self._links.carrier()
 
         def connected(channel: int, info: Args) -> None:
@@ -42,13 +47,16 @@ class Outgoing:
                 end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
             except OSError as error:
                 link.reset(channel)
+                attempt.result(error.errno or 5)
                 if args["pending"]:
                     with contextlib.suppress(OSError):
                         program.shutdown(socket.SHUT_RDWR)
                 else:
                     reply(error.errno or 5)
             else:
-                SocketPump(self._loop, link, channel, end).start()
+                attempt.pump = SocketPump(self._loop, link, channel, end, on_end=attempt.ended)
+                attempt.pump.start()
+                attempt.result()
                 if not args["pending"]:
                     reply(local=info.get("local"))
             finally:
@@ -58,22 +66,39 @@ class Outgoing:
         def refused(errno: int) -> None:
             program.close()
             listener.close()
+            attempt.result(errno)
             reply(errno)
 
         _Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
 
     def _udp(self, args: Args, _fds: list[int], reply: Reply) -> None:
+        if args["port"] != DNS_PORT:
+            Attempt(self._feed, "udp", host=args["host"], port=args["port"], name=self._names.get(args["host"])).result()
         UdpRelay(self._loop, self._links.carrier(), (args["family"], args["host"], args["port"]), reply, self._learn)
 
     def _learn(self, message: bytes) -> None:
-        for name, address in answers(message):
+        found = list(answers(message))
+        for name, address in found:
             self._broker.event("name", name=name, address=address)
+            if len(self._names) >= MAX_NAMES:
+                del self._names[next(iter(self._names))]
+            self._names[address] = name
+        asked = question(message)
+        if asked:
+            self._feed.tell("dns", name=asked[0], kind=asked[1], addresses=[address for _, address in found], code=message[3] & 15)
 
     def _unix(self, args: Args, _fds: list[int], reply: Reply) -> None:
         kind = socket.SOCK_SEQPACKET if args["type"] == "seqpacket" else socket.SOCK_STREAM
         link = self._links.carrier()
 
+        attempt = Attempt(self._feed, "unix", path=args["path"])
+
+        def refused(errno: int) -> None:
+            attempt.result(errno)
+            reply(errno)
+
         def connected(channel: int, _info: Args) -> None:
+            attempt.result()
             relay = "sidestage-" + secrets.token_hex(16)
             listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
             listener.bind("\0" + relay)
@@ -102,7 +127,7 @@ class Outgoing:
             self._loop.watch(listener.fileno(), select.EPOLLIN, arrived)
             reply(relay=relay)
 
-        _Waiting(connected, reply).open(link, "unix", {"path": args["path"], "type": args["type"]})
+        _Waiting(connected, refused).open(link, "unix", {"path": args["path"], "type": args["type"]})
 
 
 class _Waiting:

@@ -36,6 +36,7 @@ class SocketPump:
     ) -> None:
         self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
         self._on_end, self._drop = on_end, drop_input
+        self.taken = self.given = 0  # bytes read from the socket, and written to it
         self._out: Deque[Any] = deque()
         self._reading = True  # the socket has not ended
         self._eof_in = False  # the channel has ended; shut the socket down after what is queued
@@ -87,6 +88,7 @@ class SocketPump:
         except OSError:
             self._fail()
             return
+        self.taken += len(data)
         if not data:
             self._reading = False
             self._link.send_eof(self._channel)
@@ -110,6 +112,7 @@ class SocketPump:
             self._fail()
             return
         if took:
+            self.given += took
             self._link.consumed(self._channel, took)
         if self._eof_in and not out:
             self._shutdown()

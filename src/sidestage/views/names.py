@@ -36,6 +36,17 @@ def answers(message: bytes) -> Iterator[tuple[str, str]]:
         return
 
 
+def question(message: bytes) -> tuple[str, int] | None:
+    """(name, type) that a message with one question asks or answers."""
+    try:
+        if struct.unpack_from("!H", message, 4)[0] != 1:
+            return None
+        name, at = _name(message, 12)
+        return name, struct.unpack_from("!H", message, at)[0]
+    except (struct.error, ValueError, IndexError, UnicodeDecodeError):
+        return None
+
+
 def server_failure(query: bytes) -> bytes:
     """SERVFAIL for `query`: what a program may hear at once where no nameserver can be reached (RFC 1035 4.1.1)."""
     if len(query) < 12:
