@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.testkit.target import Target
+from tests.testkit.build import need
+from tests.testkit.target import Target, same
 
 PYTHON = """
 import errno, os, socket
@@ -60,28 +59,6 @@ try { fs.readFileSync("/srv/none") } catch (e) { console.log(e.code) }
   const r = net.connect(7999, "10.77.0.20"); r.on("error", e => console.log(e.code));
 })();
 """
-GO = """
-package main
-
-import ("fmt"; "io"; "net"; "net/http"; "os"; "sort"; "context"; "time")
-
-func main() {
-    h, _ := os.Hostname()
-    d, e := os.ReadFile("/srv/config.txt")
-    fmt.Print(os.Getenv("GREETING"), " ", h, " ", string(d), e, "\\n")
-    _, e = os.ReadFile("/srv/none"); fmt.Println(e)
-    es, e := os.ReadDir("/srv/folder"); for _, x := range es { fmt.Println(x.Name(), x.IsDir()) }
-    ctx, c := context.WithTimeout(context.Background(), 5*time.Second); defer c()
-    a, e := net.DefaultResolver.LookupHost(ctx, "db.staging.internal"); sort.Strings(a); fmt.Println(a, e)
-    _, e = net.DefaultResolver.LookupHost(ctx, "nowhere.staging.internal."); fmt.Println(e)
-    r, e := http.Get("http://orders.staging.internal:8080/go")
-    if e != nil { fmt.Println(e); return }
-    b, _ := io.ReadAll(r.Body); fmt.Print(string(b))
-    _, e = net.Dial("tcp", "10.77.0.20:7999"); fmt.Println(e)
-    k, e := net.Dial("udp", "10.77.0.20:7000"); k.Write([]byte("hi")); q := make([]byte, 50); n, _ := k.Read(q)
-    fmt.Println(string(q[:n]), k.RemoteAddr())
-}
-"""
 C = r"""
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -113,45 +90,20 @@ int main(void) {
 """
 
 
-def same(staging: Target, argv: list[str]) -> None:
-    native, plugged = staging.native(argv), staging.plugged(argv)
-    assert native.code == 0, native
-    assert plugged.out == native.out, plugged.err
-    assert plugged.code == native.code
-
-
-def need(command: str) -> None:
-    if not shutil.which(command):
-        pytest.skip(f"{command} is not installed")
-
-
 def test_python(staging: Target) -> None:
     same(staging, ["python3", "-c", PYTHON])
 
 
 def test_node(staging: Target) -> None:
-    need("node")
-    same(staging, ["node", "-e", NODE])
+    same(staging, [need("node"), "-e", NODE])
 
 
-@pytest.mark.parametrize("cgo", ["0", "1"])
-def test_go(staging: Target, tmp_path: Path, cgo: str) -> None:
-    need("go")
-    source, binary = tmp_path / "main.go", tmp_path / "main"
-    source.write_text(GO)
-    subprocess.run(["go", "build", "-o", binary, source], check=True, env={**os.environ, "CGO_ENABLED": cgo})
-    same(staging, [str(binary)])
-
-
-@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
-@pytest.mark.parametrize("static", [[], ["-static"]])
-def test_c(staging: Target, tmp_path: Path, compiler: str, static: list[str]) -> None:
-    need(compiler)
-    if compiler == "gcc" and static:
-        pytest.skip("glibc can't resolve names in a static program")
+# A static glibc has no resolver of its own
+@pytest.mark.parametrize("command", [("gcc",), ("musl-gcc",), ("musl-gcc", "-static")], ids="-".join)
+def test_c(staging: Target, tmp_path: Path, command: tuple[str, ...]) -> None:
     source, binary = tmp_path / "main.c", tmp_path / "main"
     source.write_text(C)
-    subprocess.run([compiler, "-w", *static, "-o", binary, source], check=True)
+    subprocess.run([need(command[0]), "-w", *command[1:], "-o", binary, source], check=True)
     same(staging, [str(binary)])
 
 

@@ -78,9 +78,9 @@ def _bind_here(table: Sockets, call: Call, sock: socket.socket, asked: sockets.A
     if code == errno.EADDRINUSE and any(known.asked[0] in (asked[0], *sockets.WILDCARDS) for known in same):
         return code  # by the program itself: what it would see in the target
     if code in (errno.EADDRINUSE, errno.EACCES) and port == asked[1]:
+        why = "is in use on this machine" if code == errno.EADDRINUSE else "can't be had here"
         code = _try(sock, host, 0)
         if not code:
-            why = "is in use on this machine" if code == errno.EADDRINUSE else "can't be had here"
             call.sup.say(f"port {asked[1]} {why}: the program listens on {host}:{sock.getsockname()[1]} instead")
     if not code:
         real = sock.getsockname()
