@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import glob
 import os
 import re
@@ -67,7 +68,8 @@ def start(python: str, noise: bytes = b"") -> tuple[subprocess.Popen[bytes], soc
     )  # fmt: skip
     theirs.sendall(noise)  # what a shell or a wrapper may print before
     theirs.close()
-    ours.sendall(payload.preamble(python))
+    with contextlib.suppress(BrokenPipeError):  # one that is too old may have ended before it is told all
+        ours.sendall(payload.preamble(python))
     return agent, ours
 
 
