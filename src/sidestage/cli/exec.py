@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -150,12 +149,14 @@ def _start_session(
 
 def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dict[str, Any], bytes]:
     """Wait for the session's `begin`: what the agent said of the target, and the target's environment."""
+    from sidestage.trap.broker import decode
+
     sock.settimeout(START_TIMEOUT + timeout)
     said = ""
     try:
         while True:
             data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
-            message = json.loads(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
+            message = decode(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
             event = message["ev"]
             if event == "failed":
                 raise UserError(message["cause"], message["cure"])

@@ -14,6 +14,7 @@ from sidestage.protocol.messages import Args, Buffer
 
 EIO, MAX_ERRNO = 5, 4095  # include/linux/err.h
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
+_decode = json.JSONDecoder().raw_decode  # json.loads would look for white space first, which takes as long
 
 
 def dump(value: Args) -> bytes:
@@ -32,11 +33,12 @@ def join(head: Args, raw: bytes) -> bytes:
 
 def load(data: Buffer) -> Args:
     try:
-        value = json.loads(bytes(data).decode())
+        string = bytes(data).decode()
+        value, end = _decode(string)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ProtocolError("JSON that is no object")
+    if not isinstance(value, dict) or end != len(string):
+        raise ProtocolError("JSON that is no object, or more than one")
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import socket
@@ -12,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sidestage.stream.loop import Loop
-from sidestage.trap.broker import descriptors
+from sidestage.trap.broker import decode, descriptors, encode
 
 MAX_MESSAGE = 64 << 10  # the largest request is two paths
 MAX_FDS = 8
 MAX_QUEUED = 65536  # answers that trap hasn't read; it reads all the time, so more means that it hangs
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder each time
 _ROOM = socket.CMSG_SPACE(MAX_FDS * 4)
 
 Args = dict[str, Any]
@@ -59,7 +57,7 @@ class BrokerServer:
             self._sock.close()
             self._on_closed()
             return
-        message = json.loads(data.decode())
+        message = decode(data)
         fds = descriptors(controls) if controls else []
         self._handlers[message["op"]](message, fds, self._replier(message["id"]))
 
@@ -70,7 +68,7 @@ class BrokerServer:
         return reply
 
     def _send(self, message: Args, fds: Sequence[int]) -> None:
-        data = _encode(message).encode()
+        data = encode(message)
         if self._queue or not self._try(data, fds):
             if len(self._queue) >= MAX_QUEUED:
                 raise RuntimeError("the supervisor does not read its answers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import signal
@@ -28,6 +27,7 @@ from sidestage.targets import local
 from sidestage.targets.plug import Plug
 from sidestage.targets.spec import TargetError, TargetSpec
 from sidestage.trap import kernel
+from sidestage.trap.broker import encode
 from sidestage.views.incoming import IncomingRules
 
 
@@ -268,4 +268,4 @@ def _detach(sock: socket.socket, debug: bool) -> None:
 
 def _tell(sock: socket.socket, name: str, **args: Any) -> None:
     with contextlib.suppress(OSError):
-        sock.send(json.dumps({"ev": name, **args}).encode())
+        sock.send(encode({"ev": name, **args}))

@@ -166,12 +166,17 @@ class Supervisor:
         if not self._skip:
             return False
         try:
-            with open(f"/proc/{tid}/cmdline", "rb") as cmdline:
-                first = os.fsdecode(cmdline.read(PAGE).split(b"\0", 1)[0])
-            names = {os.path.basename(first), os.path.basename(os.readlink(f"/proc/{tid}/exe"))}
+            image = os.readlink(f"/proc/{tid}/exe")
+            fd = os.open(f"/proc/{tid}/cmdline", os.O_RDONLY)  # a file object would take three times as long
         except OSError:
             return False
-        return not self._skip.isdisjoint(names)
+        try:
+            first = os.fsdecode(os.read(fd, PAGE).partition(b"\0")[0])
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return image.rpartition("/")[2] in self._skip or first.rpartition("/")[2] in self._skip
 
     def stop(self) -> None:
         self._ended = True
