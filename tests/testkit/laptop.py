@@ -75,13 +75,19 @@ class Laptop:
     runs: list[Run] = field(default_factory=list)
 
     def start(
-        self, staging: Target | None, argv: Sequence[str], flags: Sequence[str] = (), env: Mapping[str, str] | None = None
+        self,
+        staging: Target | None,
+        argv: Sequence[str],
+        flags: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        limit: int = 0,
     ) -> Run:
-        """Start `sidestage exec` here, plugged into `staging`."""
+        """Start `sidestage exec` here, plugged into `staging`; with no more than `limit` descriptors a process, if given."""
         token = f"{os.getpid()}-{len(self.runs)}-{time.monotonic_ns()}"
         where = f"process/{staging.pid}" if staging else "targetless"
         out, err = self.folder / f"out-{len(self.runs)}", self.folder / f"err-{len(self.runs)}"
         enter = ["nsenter", "-t", str(self.pid), "--net", "--mount", "--ipc", "--"]
+        enter += ["prlimit", f"--nofile={limit}:{limit}"] if limit else []
         mine = {TOKEN: token, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         mine |= {name: str(self.folder / place) for name, place in _PLACES.items()}
         with open(out, "wb") as stdout, open(err, "wb") as stderr:

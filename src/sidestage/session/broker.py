@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -10,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.loop import Loop
 from sidestage.trap.broker import decode, descriptors, encode
 
@@ -47,11 +49,11 @@ class BrokerServer:
 
     def _read(self) -> None:
         try:
-            data, controls, _flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
         except BlockingIOError:
             return
         except OSError:
-            data, controls = b"", []
+            data, controls, flags = b"", [], 0
         if not data:
             self._loop.unwatch(self._sock.fileno())
             self._sock.close()
@@ -59,11 +61,27 @@ class BrokerServer:
             return
         message = decode(data)
         fds = descriptors(controls) if controls else []
-        self._handlers[message["op"]](message, fds, self._replier(message["id"]))
+        reply = self._replier(message["id"])
+        if flags & socket.MSG_CTRUNC:  # we are out of descriptors, and the kernel left some out (unix(7))
+            for fd in fds:
+                os.close(fd)
+            reply(errno.EMFILE)
+            return
+        try:
+            self._handlers[message["op"]](message, fds, reply)
+        except OSError as error:
+            reply(error.errno or errno.EIO)
+        except ProtocolError:  # a limit of the link: this call fails, and the session goes on
+            reply(errno.EAGAIN)
 
     def _replier(self, request: int) -> Reply:
+        answered = False
+
         def reply(errno: int = 0, fds: Sequence[int] = (), **result: Any) -> None:
-            self._send({"id": request, "errno": errno, **result}, fds)
+            nonlocal answered
+            if not answered:
+                answered = True
+                self._send({"id": request, "errno": errno, **result}, fds)
 
         return reply
 

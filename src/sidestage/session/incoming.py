@@ -6,6 +6,7 @@ doesn't take is refused at once, and the agent gives it to the target.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.copies import Copies
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
@@ -32,6 +34,8 @@ class Incoming:
         # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
         self._listeners: dict[int, dict[int, tuple[str, int]]] = {}
         self._kept: set[int] = set()  # claimed though nobody listens
+        self._copies = Copies(loop, self.dropped)
+        self._told: set[int] = set()  # ports of which the user has heard that connections are dropped
         broker.on("listen", self._listen)
         broker.on("unlisten", self._unlisten)
 
@@ -80,20 +84,44 @@ class Incoming:
             link.refuse(channel, errno.ECONNREFUSED)
             return
         real = known.get(6 if ":" in args["peer"][0] else 4) or next(iter(known.values()))
-        sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        sock.bind((real[0], 0))
-        # Sent before the connection exists: trap has it when the program's accept() asks who it is.
-        self._broker.event("peer", port=sock.getsockname()[1], addr=args["peer"], local=args["local"])
-        code = sock.connect_ex(real)
-        if code and code != errno.EINPROGRESS:
-            sock.close()
-            link.refuse(channel, code)
-        elif kind == "mirror":
+        if kind == "mirror" and not self._copies.room(args["port"]):
+            link.refuse(channel, errno.EAGAIN)
+            return
+        try:
+            sock = self._connect(real, args)
+        except OSError as error:  # no descriptor or no port is left
+            link.refuse(channel, error.errno or errno.ECONNREFUSED)
+            if kind == "mirror":
+                self.dropped(args["port"])
+            return
+        if kind == "mirror":
             link.accept(channel, {})
-            SocketPump(self._loop, link, channel, sock, drop_input=True).start()
+            self._copies.start(link, channel, args["port"], sock)
         else:
             _Taking(self._loop, link, channel, sock)
+
+    def _connect(self, real: tuple[str, int], args: Args) -> socket.socket:
+        sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.bind((real[0], 0))
+            # Sent before the connection exists: trap has it when the program's accept() asks who it is.
+            self._broker.event("peer", port=sock.getsockname()[1], addr=args["peer"], local=args["local"])
+            with contextlib.suppress(BlockingIOError):
+                sock.connect(real)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def dropped(self, port: int) -> None:
+        """A mirrored connection was not told to the program, or not to its end. The user hears it once a port."""
+        if port not in self._told:
+            self._told.add(port)
+            self._broker.event(
+                "say",
+                text=f"mirror of port {port}: connections are dropped, as the local program is too slow or packets were lost; "
+                "the target is not affected",
+            )
 
     def noticed(self, name: str, args: dict[str, Any]) -> bool:
         """What the agent says of claims; False if it is about something else."""

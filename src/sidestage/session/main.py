@@ -207,10 +207,7 @@ class Session:
             self._say(args["text"])
         elif name == "mirror.dropped":
             self._feed.tell("dropped", **args)
-            self._say(
-                f"mirror of port {args['port']}: the local program is too slow or packets were lost; "
-                f"{args['connections']} connections dropped (the target is not affected)"
-            )
+            self._incoming.dropped(args["port"])
         elif name == "target.gone":
             self._attachment.target_gone(args.get("text") or "the target has ended")
 

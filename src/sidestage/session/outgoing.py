@@ -114,7 +114,11 @@ class Outgoing:
                 link.reset(channel)
 
             def arrived(_: int) -> None:
-                end, _peer = listener.accept()
+                try:
+                    end, _peer = listener.accept()
+                except OSError:  # no descriptor is left
+                    late()
+                    return
                 _pid, uid, _gid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
                 if uid not in (os.getuid(), 0):  # the name is secret, and this costs nothing
                     end.close()
@@ -138,10 +142,15 @@ class _Waiting:
         self._channel = 0
 
     def open(self, link: Link, kind: str, args: Args) -> None:
+        self._link = link
         self._channel = link.open(kind, args, self)
 
     def on_accepted(self, info: dict[str, Any]) -> None:
-        self._connected(self._channel, info)
+        try:
+            self._connected(self._channel, info)
+        except OSError as error:  # no descriptor or no port is left
+            self._link.reset(self._channel)
+            self._refused(error.errno or 5)
 
     def on_refused(self, errno: int, text: str) -> None:
         self._refused(errno)

@@ -7,7 +7,9 @@ fifth of the time of JSON.
 from __future__ import annotations
 
 import array
+import errno
 import marshal
+import os
 import select
 import socket
 from collections.abc import Callable, Sequence
@@ -50,7 +52,7 @@ class Broker:
                 select.select([], [self._sock], [], 1.0)  # session reads all the time: it is a matter of microseconds
             except OSError:
                 del self._waiting[self._next]
-                done({}, 107, [])
+                done({}, errno.ENOTCONN, [])
                 return
 
     def poll(self) -> None:
@@ -61,11 +63,11 @@ class Broker:
     def poll_one(self) -> bool:
         """Take one message; False when there is none."""
         try:
-            data, controls, _flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
         except BlockingIOError:
             return False
         except OSError:
-            data, controls = b"", []
+            data, controls, flags = b"", [], 0
         if not data:
             self._open = False
             self._on_closed()
@@ -75,7 +77,13 @@ class Broker:
             self._on_event(message["ev"], message)
         else:
             done = self._waiting.pop(message["id"])
-            done(message, message["errno"], descriptors(controls) if controls else [])
+            fds = descriptors(controls) if controls else []
+            if flags & socket.MSG_CTRUNC:  # we are out of descriptors, and the kernel left some out (unix(7))
+                for fd in fds:
+                    os.close(fd)
+                done({}, errno.EMFILE, [])
+            else:
+                done(message, message["errno"], fds)
         return True
 
 

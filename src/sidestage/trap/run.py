@@ -32,7 +32,7 @@ FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
 FILE_FAMILIES = (sys_open, sys_stat, sys_paths)
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _OURS_TO_IGNORE = (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)  # the terminal sends them to the program as well
-SETTLE = 0.05  # seconds for processes that end together with the program
+SETTLE = 0.5  # seconds for processes that end together with the program
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 LOST = 1  # exit status when the connection to the target broke
 
