@@ -148,7 +148,7 @@ def test_background_children(here: Laptop, staging: Target, status: int) -> None
 
 
 def test_children_that_end_by_themselves_are_no_news(here: Laptop, staging: Target) -> None:
-    run = here.start(staging, ["bash", "-c", "exec 3> >(cat >/dev/null); echo >&3; exit 0"])
+    run = here.start(staging, ["bash", "-c", "exec 3> >(cat >/dev/null); echo >&3; sleep 1; exit 0"])
     assert run.end() == 0
     assert "left running" not in run.stderr()
 
