@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sidestage.cluster.plan import Plan
 from sidestage.config import Config
 from sidestage.targets.spec import TargetSpec
 from sidestage.views.incoming import IncomingRules
+
+if TYPE_CHECKING:
+    from sidestage.cluster.api import Api
+
+
+def api(config: Config) -> Api:
+    """The cluster that the configuration names. Raises TargetError."""
+    from sidestage.cluster.api import connect
+
+    return connect(config.kubeconfig, config.kube_context, config.target.namespace, config.accept_invalid_certificates)
 
 
 def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: IncomingRules) -> Plan | None:
@@ -15,6 +27,7 @@ def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: Incom
         return None
     return Plan(
         spec, session, config.agent, features(config, incoming), config.kubeconfig, config.kube_context,
+        config.accept_invalid_certificates,
         {"heartbeat": config.agent.heartbeat, "silence": config.agent.silence},
     )  # fmt: skip
 

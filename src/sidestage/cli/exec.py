@@ -15,7 +15,6 @@ from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.progress import Progress
-from sidestage.config.schema import Target
 from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
@@ -36,7 +35,7 @@ def main(options: ExecOptions) -> int:
     except config.ConfigError as error:
         raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
-    spec = _target(settings.target)
+    spec = _target(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     session = os.urandom(8).hex()
     name = str(spec)
@@ -105,11 +104,16 @@ def _find(name: str) -> str:
     raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
 
 
-def _target(target: Target) -> TargetSpec:
-    if not target.path:
-        raise UserError("no target", "name one: -t deployment/NAME, -t process/PID, -t container/NAME or -t targetless")
+def _target(settings: config.Config) -> TargetSpec:
+    path = settings.target.path
+    if not path:
+        from sidestage.cli import choose
+
+        if not choose.asked():
+            raise UserError("no target", "name one: -t deployment/NAME, -t process/PID, -t container/NAME or -t targetless")
+        path = choose.target(settings)
     try:
-        return parse(target.path, target.namespace)
+        return parse(path, settings.target.namespace)
     except TargetError as error:
         raise UserError(error.cause, error.cure) from error
 

@@ -11,6 +11,7 @@ HELP = """\
 sidestage runs a process on your own machine as if it were inside a service of your cluster.
 
   sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]    see `sidestage exec --help`
+  sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
   sidestage verify-config FILE                             is this configuration right?
@@ -28,7 +29,9 @@ def main() -> None:
         code = _verb(argv)
         sys.stdout.flush()
     except UserError as error:
-        print(error, file=sys.stderr)
+        from sidestage.cli.progress import clean
+
+        print(clean(str(error)), file=sys.stderr)  # it may quote a cluster
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
@@ -49,6 +52,10 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli.options import parse_exec
 
         return run.main(parse_exec(rest))
+    if verb == "ls":
+        from sidestage.cli import ls
+
+        return ls.main(rest)
     if verb == "doctor":
         from sidestage.cli import doctor
 
@@ -79,7 +86,7 @@ def _verb(argv: list[str]) -> int:
         return 0
     import difflib
 
-    near = difflib.get_close_matches(verb, ["exec", "doctor", "verify-config", "migrate", "status", "demo"], 1)
+    near = difflib.get_close_matches(verb, ["exec", "ls", "doctor", "verify-config", "migrate", "status", "demo"], 1)
     raise UserError(
         f"unknown command {verb!r}", f"did you mean {near[0]!r}?" if near else "see `sidestage --help`", os.EX_USAGE
     )

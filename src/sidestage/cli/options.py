@@ -34,11 +34,8 @@ def exec_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-t", "--target", metavar="TARGET", help="KIND/NAME[/container/NAME], process/PID, container/NAME, targetless")
-    add("-n", "--namespace", "--target-namespace", metavar="NS", help="the target's namespace (default: the context's)")
-    add("--context", metavar="NAME", help="context of the kubeconfig")
-    add("--kubeconfig", metavar="FILE", help="instead of KUBECONFIG and ~/.kube/config")
+    add_cluster_flags(parser)
     add("-k", "--key", metavar="KEY", help="names the session; `{{ key }}` in a configuration that is a template")
-    add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
     add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
     add("--incoming", choices=["mirror", "steal", "off"], help="what becomes of the target's incoming traffic")
     add("--steal", action="store_true", help="take it: short for --incoming steal")
@@ -58,11 +55,29 @@ def exec_parser() -> argparse.ArgumentParser:
     add("-a", "--agent-namespace", metavar="NS", help="where the agent's Job is made (default: the target's)")
     add("--agent-startup-timeout", type=int, metavar="SECONDS", help="until the agent must have begun (default: 60)")
     add("--agent-ttl", type=int, metavar="SECONDS", help="how long the finished Job stays (default: 1)")
-    add("-c", "--accept-invalid-certificates", action="store_true", help="do not verify the API server's certificate")
     add("--output", choices=["auto", "plain", "json"], default="auto", help="how progress is told")
     add("--debug", action="store_true", help="tracebacks of our own errors")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
     return parser
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Which configuration, cluster and namespace; the same for every verb that has them."""
+    add = parser.add_argument
+    add("-n", "--namespace", "--target-namespace", metavar="NS", help="the target's namespace (default: the context's)")
+    add("--context", metavar="NAME", help="context of the kubeconfig")
+    add("--kubeconfig", metavar="FILE", help="instead of KUBECONFIG and ~/.kube/config")
+    add("-c", "--accept-invalid-certificates", action="store_true", help="do not verify the API server's certificate")
+    add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
+
+
+def cluster_keys(given: argparse.Namespace) -> dict[str, Any]:
+    """The overrides that these flags stand for."""
+    found = {
+        "target.namespace": given.namespace, "kube_context": given.context, "kubeconfig": given.kubeconfig,
+        "accept_invalid_certificates": given.accept_invalid_certificates or None,
+    }  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def parse_exec(argv: Sequence[str]) -> ExecOptions:
@@ -81,10 +96,6 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         raise UserError("-e and --in-container exclude each other", "keep one", USAGE)
     keys: tuple[tuple[str, Any], ...] = (
         ("target.path", given.target),
-        ("target.namespace", given.namespace),
-        ("kube_context", given.context),
-        ("kubeconfig", given.kubeconfig),
-        ("accept_invalid_certificates", given.accept_invalid_certificates or None),
         ("agent.mode", "ephemeral" if given.ephemeral_container else "in-container" if given.in_container else None),
         ("agent.image", given.agent_image),
         ("agent.namespace", given.agent_namespace),
@@ -103,5 +114,5 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.include", given.env_include),
         ("feature.env.env_file", given.env_file),
     )
-    overrides = {key: value for key, value in keys if value is not None}
+    overrides = cluster_keys(given) | {key: value for key, value in keys if value is not None}
     return ExecOptions(command, given.config_file, overrides, given.output, given.debug)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -228,9 +228,18 @@ class Api:
         return ClusterError(f"can't reach {where}: {text_of(error)}", "check network and VPN; does `kubectl version` work?")
 
 
-def connect(kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None) -> Api:
-    """A client for a context of the kubeconfig, as kubectl would choose it. Nothing is sent yet. Raises ClusterError."""
-    return Api(load(kubeconfig, context, namespace))
+def connect(
+    kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None, insecure: bool | None = None
+) -> Api:
+    """A client for a context of the kubeconfig, as kubectl would choose it. Nothing is sent yet. Raises ClusterError.
+
+    `insecure` accepts any certificate of the server, or none of those that the kubeconfig would; None leaves it to the kubeconfig.
+    """
+    access = load(kubeconfig or None, context or None, namespace or None)
+    if insecure is not None and insecure != access.cluster.insecure:
+        cluster = replace(access.cluster, ca_data=b"", ca_file="") if insecure else access.cluster
+        access = replace(access, cluster=replace(cluster, insecure=insecure))
+    return Api(access)
 
 
 def path_of(*parts: str) -> str:

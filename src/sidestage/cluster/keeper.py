@@ -71,7 +71,8 @@ class Keeper:
 
     def _launch(self, created: Created) -> tuple[Upgraded, list[str]]:
         if self._api is None:
-            self._api = connect(self._plan.kubeconfig or None, self._plan.context or None, self._plan.target.namespace or None)
+            plan = self._plan
+            self._api = connect(plan.kubeconfig, plan.context, plan.target.namespace, plan.insecure)
         return launch.start(self._api, self._plan, created, self._say)
 
     def _launched(self, created: Created, result: Any, error: BaseException | None) -> None:

@@ -18,4 +18,5 @@ class Plan:
     features: frozenset[str]  # files, write, unix, mirror, steal: what the agent needs rights for
     kubeconfig: str = ""
     context: str = ""
+    insecure: bool | None = None  # any certificate of the API server will do; None: as the kubeconfig says
     limits: dict[str, float] = field(default_factory=dict)  # heartbeat and silence, for the agent
