@@ -1,0 +1,36 @@
+"""What the documents promise is there: tests that docs/faults.md names, and files that any document links to."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FAULTS = (ROOT / "docs" / "faults.md").read_text()
+NAMED = sorted(set(re.findall(r"`((?:tests/[\w/]+/)?test_\w+\.py)::(\w+)`", FAULTS)))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("file, test", NAMED)
+def test_a_fault_has_its_test(file: str, test: str) -> None:
+    assert test in functions(ROOT / file if file.startswith("tests/") else ROOT / "tests" / "faults" / file)
+
+
+def test_every_test_of_faults_is_in_the_table() -> None:
+    there = {(path.name, name) for path in (ROOT / "tests" / "faults").glob("test_*.py") for name in functions(path)}
+    missing = {(file, name) for file, name in there if name.startswith("test_")} - set(NAMED)
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if not link.startswith(("http://", "https://", "mailto:", "#")):
+            assert (document.parent / link.partition("#")[0]).exists(), link
