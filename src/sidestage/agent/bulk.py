@@ -48,6 +48,10 @@ class Bulk:
         if listener:
             loop.watch(listener.fileno(), select.EPOLLIN, self._arrived)
 
+    @property
+    def open(self) -> bool:
+        return self._listener is not None
+
     def ticket(self) -> Dict[str, Any]:
         """{port, token} for one connection; raises OSError."""
         if self._listener is None:

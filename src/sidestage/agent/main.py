@@ -161,6 +161,7 @@ class Agent:
             "addresses": target.addresses(),
             "nameservers": target.nameservers(),
             "payload": args.get("payload"),
+            "bulk": self._bulk.open,
         }, b""
 
     def _stealing(self) -> Steal:

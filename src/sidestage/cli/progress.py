@@ -1,7 +1,7 @@
 """What the user is told while things go on, always on standard error: the program's output is its own.
 
 On a terminal rich draws; elsewhere plain lines; with `--output json` one object a line, for tools:
-{"type": "task"|"done"|"say"|"warn"|"ready", ...}. Text that came from elsewhere is stripped of control characters.
+{"type": "task"|"phase"|"done"|"say"|"warn"|"ready", ...}. Text that came from elsewhere is stripped of control characters.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Progress:
 
     def phase(self, text: str) -> None:
         """A step of a task; on a terminal it takes the place of the step before."""
-        if self._status is not None:
+        if self._json:
+            self._object("phase", text=clean(text), seconds=round(time.monotonic() - self._started, 3))
+        elif self._status is not None:
             self._status.update(f"[dim]{_escape(clean(text))}[/dim]")
         else:
             self.say(text)

@@ -19,7 +19,7 @@ from typing import Any
 from sidestage.agent import payload
 from sidestage.cluster import launch, ready
 from sidestage.cluster.api import Api, Upgraded, connect
-from sidestage.cluster.channels import Exec, Forward
+from sidestage.cluster.channels import Channels, Exec
 from sidestage.cluster.errors import ApiError, ClusterError
 from sidestage.cluster.launch import Cancelled, Created
 from sidestage.cluster.plan import Plan
@@ -50,12 +50,11 @@ class Keeper:
         self._loop = Loop()
         self._api: Api | None = None
         self._relays: set[Relay] = set()
-        self._control: Relay | None = None
         self._number = 0
         self._created = Created(0)
         self._busy = 0  # threads that use the API
         self._since = 0.0  # when the last agent was lost; 0: there is one, or was none yet
-        self._ending = False
+        self._ending = self._removed = False
         self._loop.watch(sock.fileno(), 1, self._told)
 
     def run(self) -> None:
@@ -83,8 +82,7 @@ class Keeper:
         for note in notes if not self._since else ():
             self._say("say", note)
         channels = Exec(upgraded.protocol)
-        relay, theirs = self._carry(upgraded, channels)
-        self._control = relay
+        theirs = self._carry(upgraded, channels)
 
         def sync() -> None:
             payload.read_sync(theirs.fileno(), READY_TIMEOUT)
@@ -97,7 +95,7 @@ class Keeper:
             self._since = 0.0
             self._tell("attached", theirs, text=created.where)
 
-        _write(theirs, payload.preamble())
+        theirs.sendall(payload.preamble())  # the buffer has room for it
         self._work(sync, done)
 
     def _failed(self, created: Created, error: BaseException | None) -> None:
@@ -129,25 +127,34 @@ class Keeper:
 
     # -- streams --
 
-    def _carry(self, upgraded: Upgraded, channels: Exec | Forward) -> tuple[Relay, socket.socket]:
+    def _carry(self, upgraded: Upgraded, channels: Channels) -> socket.socket:
+        """The session's end of a stream that a relay carries."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        relay = Relay(self._loop, upgraded.sock, upgraded.leftover, channels, ours, lambda _reason: self._relays.discard(relay))
+
+        def ended(_reason: str) -> None:
+            self._relays.discard(relay)
+            if self._removed and not self._relays:
+                self._loop.stop()
+
+        relay = Relay(self._loop, upgraded.sock, upgraded.leftover, channels, ours, ended)
         self._relays.add(relay)
-        return relay, theirs
+        return theirs
 
     def _bulk(self, port: int) -> None:
         api, created = self._api, self._created
         assert api is not None
 
-        def done(upgraded: Any, error: BaseException | None) -> None:
+        def done(result: Any, error: BaseException | None) -> None:
             if error:
                 self._tell("nobulk", text=str(error))
-            elif created is not self._created or self._ending:
+                return
+            upgraded, channels = result
+            if created is not self._created or self._ending:
                 upgraded.sock.close()
             else:
-                self._tell("bulk", self._carry(upgraded, Forward())[1])
+                self._tell("bulk", self._carry(upgraded, channels))
 
         self._work(lambda: launch.forward(api, created, port), done)
 
@@ -208,8 +215,10 @@ class Keeper:
         self._loop.offload(lambda: launch.remove(api, created), then)
 
     def _end(self) -> None:
-        self._close_relays("the session has ended")
-        self._loop.stop()
+        """All is removed; the streams say goodbye, which relay.py bounds."""
+        self._removed = True
+        if not self._relays:
+            self._loop.stop()
 
 
 def _passing(error: BaseException | None) -> bool:
@@ -218,6 +227,3 @@ def _passing(error: BaseException | None) -> bool:
         return error.status not in (401, 403)
     return not isinstance(error, Cancelled)
 
-
-def _write(sock: socket.socket, data: bytes) -> None:
-    sock.sendall(data)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidestage.agent import payload
-from sidestage.cluster import job, verdict
+from sidestage.cluster import job, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
-from sidestage.cluster.channels import EXEC_PROTOCOLS, FORWARD_PROTOCOLS
+from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels
 from sidestage.cluster.errors import ClusterError
 from sidestage.cluster.permissions import explain, needs
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
@@ -157,10 +157,15 @@ def _exec(api: Api, plan: Plan, created: Created, args: dict[str, Any]) -> Upgra
     return api.upgrade(path, query, EXEC_PROTOCOLS)
 
 
-def forward(api: Api, created: Created, port: int) -> Upgraded:
+def forward(api: Api, created: Created, port: int) -> tuple[Upgraded, Channels]:
     """A connection to a port on the loopback of the agent's pod."""
     path = path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "portforward")
-    return api.upgrade(path, [("ports", str(port))], FORWARD_PROTOCOLS)
+    try:
+        return api.upgrade_spdy(path, spdy.PROTOCOL), spdy.Forward(port)
+    except ClusterError as error:
+        if isinstance(error, ApiError) and error.status == 403:
+            raise
+        return api.upgrade(path, [], [spdy.TUNNEL]), spdy.Tunnel(port)
 
 
 def remove(api: Api, created: Created) -> None:

@@ -33,17 +33,23 @@ class Relay:
     ) -> None:
         self.channels = channels
         self._loop, self._sock, self._local, self._on_end = loop, sock, local, on_end
-        self._to_server: list[Buffer] = []
+        self._to_server: list[Buffer] = [*channels.answers]
+        channels.answers.clear()
         self._to_local: list[Buffer] = []
         self._finished = self._closed = False
         self._sides = (_Side(loop, sock.fileno(), self._server_ready), _Side(loop, local.fileno(), self._local_ready))
         sock.setblocking(False)
         local.setblocking(False)
         self._interest()
-        if leftover:
-            loop.soon(lambda: self._server_ready(0) if self._received(leftover) else None)
-        else:  # TLS may hold decrypted bytes that epoll doesn't see
-            loop.soon(lambda: None if self._closed else self._server_ready(0))
+        loop.soon(self._begin)
+        self._leftover = leftover
+
+    def _begin(self) -> None:
+        if self._closed:
+            return
+        self._send()
+        if self._received(self._leftover):
+            self._server_ready(0)  # TLS may hold decrypted bytes that epoll doesn't see
 
     def close(self, reason: str) -> None:
         if self._closed:
@@ -95,7 +101,7 @@ class Relay:
             self._deliver()
         if self.channels.answers:
             self._to_server += self.channels.answers
-            self.channels.answers = []
+            self.channels.answers.clear()
             self._send()
         if self.channels.ended is not None and not self._to_local:
             self.close(self.channels.ended)

@@ -38,6 +38,7 @@ class Attachment:
         self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
         self._tokens: list[bytes] = []
         self._asked = 0
+        self._ended = False
         self.links = Links(self._control(stream))
         if plug.news >= 0:
             loop.watch(plug.news, select.EPOLLIN, self._news)
@@ -73,7 +74,7 @@ class Attachment:
         return self._link(stream, self._plug.max_data, self._control_closed)
 
     def _control_closed(self, link: Link, reason: str) -> None:
-        if link is not self.links.control:
+        if self._ended or link is not self.links.control:
             return
         for bulk in list(self.links.bulk):
             bulk.close(reason)
@@ -99,6 +100,8 @@ class Attachment:
     def _bulk_stream(self, fd: int) -> None:
         def closed(link: Link, _reason: str) -> None:
             self.links.remove(link)
+            if self._ended:
+                return
             self._loop.later(1.0, lambda: None if self.links.bulk else self._ask_bulk())
 
         if not self._tokens:
@@ -116,6 +119,9 @@ class Attachment:
             self._bulk_stream(fds[0])
         elif event == "say":
             self._said(message["text"])
+        elif event == "nobulk":
+            self._tokens.clear()
+            self._said(f"bulk data goes over the exec stream, at a third of the speed: {message['text']}")
         elif event == "attached":
             self._asked = 0
             self._tokens.clear()
@@ -137,5 +143,8 @@ class Attachment:
 
     def close(self) -> None:
         """Say goodbye, so that the agent need not wait for the end of the stream."""
+        self._ended = True
         self.links.control.mux.bye()
         self.links.control.flush()
+        for link in (*self.links.bulk, self.links.control):
+            link.close("the session has ended")

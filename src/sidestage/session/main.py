@@ -139,12 +139,13 @@ class Session:
         self._loop.run()
 
     def end(self) -> None:
-        """Trap is gone, or we can't go on: end what it supervised."""
+        """Trap is gone, or we can't go on: end what it supervised, and the agent."""
         if self._fuse >= 0:
             os.close(self._fuse)  # first: a task that waits for a file can't be killed before its request has failed
         reaper.reap(self._listener, self._options.session)
         if self._guard:
             guard.stop(*self._guard)
+        self._attachment.close()
 
     # -- start: begin is sent when hello and env are there --
 

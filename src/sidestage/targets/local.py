@@ -40,7 +40,8 @@ class AgentProcess:
             payload.read_sync(self.fd, SYNC_TIMEOUT)
         except (OSError, EOFError, TimeoutError) as error:
             raise _failed(self, error) from error
-        return self.fd
+        stream, self.fd = self.fd, -1
+        return stream
 
     def read_news(self) -> tuple[dict[str, Any], list[int]]:
         return {}, []
@@ -49,7 +50,7 @@ class AgentProcess:
         raise NotImplementedError(f"nobody is here who could {op}")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        if self.fd >= 0:
             os.close(self.fd)
         if self.drains:
             return
