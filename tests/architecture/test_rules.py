@@ -24,7 +24,10 @@ ALLOWED = {
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
-    "session": ({"agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"),
+    "exchange": ({"http"}, "reads what passes by, and decides nothing"),
+    "session": (
+        {"exchange", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"
+    ),
 }
 TRAVELS = ("protocol", "stream", "http", "agent")
 WORDS = tuple("".join(parts) for parts in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK")))

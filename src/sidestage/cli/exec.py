@@ -19,6 +19,8 @@ from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
 if TYPE_CHECKING:
+    from sidestage.cli.diff import DiffSummary
+    from sidestage.session.watch import Wish
     from sidestage.views.incoming import IncomingRules
 
 START_TIMEOUT = 60.0  # seconds until the session must have begun, besides agent.startup_timeout; its own waits say more
@@ -37,6 +39,7 @@ def main(options: ExecOptions) -> int:
     command = [_find(options.command[0]), *options.command[1:]]
     spec = _target(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
+    summary = _summary(settings, incoming, options.output)
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
@@ -57,11 +60,17 @@ def main(options: ExecOptions) -> int:
     if begin["note"]:
         progress.warn(begin["note"])
     policy = SessionPolicy(chosen, begin["nameservers"])
+
+    def on_event(name: str, args: dict[str, Any]) -> None:
+        policy.on_event(name, args)
+        if summary:
+            summary.on_event(name, args)
+
     env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
     env[MARK] = session
     progress.ready(f"{command[0]} runs as {begin['hostname']} ({name})")
     try:
-        return trap.run(
+        status = trap.run(
             command,
             env=env,
             policy=policy,
@@ -73,7 +82,7 @@ def main(options: ExecOptions) -> int:
                 root=begin["root"],
             ),
             say=progress.warn,
-            on_event=policy.on_event,
+            on_event=on_event,
             files=settings.feature.fs.mode != "local",
             skip=skip(settings),
         )
@@ -82,6 +91,24 @@ def main(options: ExecOptions) -> int:
     finally:
         ours.close()
         _wait(child)
+    return summary.finish(status) if summary else status
+
+
+def _summary(settings: config.Config, incoming: IncomingRules, output: str) -> DiffSummary | None:
+    diff = settings.feature.diff
+    if not diff.enabled:
+        return None
+    from sidestage.cli.diff import DiffSummary, check
+
+    check(diff, incoming)
+    return DiffSummary(diff, output == "json")
+
+
+def _wish(settings: config.Config) -> Wish:
+    from sidestage.session.watch import Wish
+
+    diff = settings.feature.diff
+    return Wish(answers=diff.enabled, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
 
 
 def _refuse_nested() -> None:
@@ -138,7 +165,7 @@ def _start_session(
         about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            cluster_plan(settings, spec, session, incoming), about,
+            cluster_plan(settings, spec, session, incoming), about, _wish(settings),
         )  # fmt: skip
         serve(theirs, told, debug=debug)
         code = 0

@@ -42,6 +42,10 @@ def exec_parser() -> argparse.ArgumentParser:
     add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
     add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
     add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
+    add("--diff", action="store_true", help="compare the program's answers with the target's own, and sum up at the end")
+    add("--diff-ignore", action="append", metavar="RULE", help="status, header:NAME or body:PATH, maybe behind METHOD and PATH")
+    add("--diff-count", type=int, metavar="N", help="end when so many exchanges are compared")
+    add("--fail-on-diff", action="store_true", help="exit status 3 when anything differs")
     add("--no-outgoing", action="store_true", help="connections leave from this machine")
     add("--no-tcp-outgoing", action="store_true")
     add("--no-udp-outgoing", action="store_true")
@@ -107,6 +111,10 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.network.incoming.when_down", given.when_down),
         ("feature.network.incoming.on_conflict", given.on_conflict),
         ("feature.network.incoming.flush_connections", given.flush_connections or None),
+        ("feature.diff.enabled", bool(given.diff or given.fail_on_diff or given.diff_count or given.diff_ignore) or None),
+        ("feature.diff.ignore", given.diff_ignore),
+        ("feature.diff.count", given.diff_count),
+        ("feature.diff.fail", given.fail_on_diff or None),
         ("feature.network.outgoing.tcp", False if given.no_outgoing or given.no_tcp_outgoing else None),
         ("feature.network.outgoing.udp", False if given.no_outgoing or given.no_udp_outgoing else None),
         ("feature.network.dns.enabled", False if given.no_remote_dns else None),

@@ -78,12 +78,21 @@ class Magic:
 
 
 @dataclass(frozen=True, slots=True)
+class Diff:
+    enabled: bool = False  # compare the local program's answers with the target's own
+    ignore: Strings = ()  # status, header:NAME, body:PATH, each maybe behind METHOD and PATH
+    fail: bool = False  # exit status 3 when anything differs
+    count: int = 0  # end when so many exchanges are compared; 0: when the program ends
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     env: Env = field(default_factory=Env)
     fs: Fs = field(default_factory=Fs)
     network: Network = Network()
     hostname: bool = True
     magic: Magic = Magic()
+    diff: Diff = Diff()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,7 @@ NOT_YET = {
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {
     "feature.env": {True: {}, False: {"exclude": "*"}},
+    "feature.diff": {True: {"enabled": True}, False: {}},
     "feature.fs": {True: {}, False: {"mode": "local"}},
     "feature.network": {
         True: {},

@@ -9,9 +9,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from sidestage.session.watch import Watched, WatchedPump
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
-from sidestage.stream.pump import SocketPump
+from sidestage.stream.pump import READ
 
 MAX_OPEN = 4096  # connections at once; each costs a descriptor and about 10 KiB
 MAX_KEPT = 16 << 20  # bytes that the program has not taken yet
@@ -31,15 +32,17 @@ class Copies:
         self.dropped(port)
         return False
 
-    def start(self, link: Link, channel: int, port: int, sock: socket.socket) -> None:
-        """Pump what the client sends from `channel` to `sock`, and forget what the program answers."""
+    def start(self, link: Link, channel: int, port: int, sock: socket.socket, watched: Watched | None) -> None:
+        """Pump what the client sends from `channel` to `sock`; what the program answers is watched at most."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        _Copy(self, self._loop, link, channel, port, sock).start()
+        _Copy(self, self._loop, link, channel, port, sock, watched).start()
 
 
-class _Copy(SocketPump):
-    def __init__(self, copies: Copies, loop: Loop, link: Link, channel: int, port: int, sock: socket.socket) -> None:
-        super().__init__(loop, link, channel, sock, drop_input=True, on_end=self._gone)
+class _Copy(WatchedPump):
+    def __init__(
+        self, copies: Copies, loop: Loop, link: Link, channel: int, port: int, sock: socket.socket, watched: Watched | None
+    ) -> None:
+        super().__init__(loop, link, channel, sock, watched)
         self._copies, self._port = copies, port
         self._received = self._counted = 0
         copies.open += 1
@@ -62,7 +65,14 @@ class _Copy(SocketPump):
         super()._write()
         self._count()
 
-    def _gone(self) -> None:
+    def _room(self) -> int:
+        return READ
+
+    def _forward(self, data: bytes) -> None:
+        return
+
+    def _over(self) -> None:
+        super()._over()
         self._copies.open -= 1
         self._copies.kept -= self._counted
         self._counted = 0

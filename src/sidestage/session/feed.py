@@ -2,7 +2,8 @@
 
 The name is an abstract one (unix(7)), so nothing is left behind whatever dies: `@sidestage-UID-SESSION`. Who connects gets a line
 `about` the session, what has happened lately, then what happens. A reader that is too slow misses lines and is told how many;
-without readers an event costs a tuple. A line `{"do": "stop"}` from a reader ends the session.
+without readers an event costs a tuple. A reader may wish for something: `{"do": "stop"}` ends the session; others are answered by
+who registered them, in a line of that type, to this reader alone.
 """
 
 from __future__ import annotations
@@ -41,11 +42,16 @@ class Feed:
         self._start = time.monotonic()
         self._past: deque[tuple[float, str, dict[str, Any]]] = deque(maxlen=HISTORY)
         self._readers: set[_Reader] = set()
+        self._wishes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self._listeners: list[Callable[[str, dict[str, Any]], None]] = []
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._sock.bind(address(session))
         self._sock.listen(MAX_READERS)
         loop.watch(self._sock.fileno(), select.EPOLLIN, self._arrived)
+
+    def on(self, wish: str, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """`answer` gives the fields of the line that answers `wish`."""
+        self._wishes[wish] = answer
 
     def tell(self, kind: str, /, **fields: Any) -> None:
         """An event; `fields` must not change afterwards."""
@@ -82,18 +88,21 @@ class Feed:
         for event in self._past:
             reader.send(_line(*event))
 
-    def _asked(self, line: bytes) -> None:
+    def _asked(self, reader: _Reader, line: bytes) -> None:
         try:
             wish = json.loads(line)
         except ValueError:
             return
-        if isinstance(wish, dict) and wish.get("do") == "stop":
+        what = wish.get("do") if isinstance(wish, dict) else None
+        if what == "stop":
             self._stop()
+        elif isinstance(what, str) and what in self._wishes:
+            reader.send(_line(time.monotonic() - self._start, what, self._wishes[what](wish)))
 
 
 class _Reader:
     def __init__(
-        self, loop: Loop, sock: socket.socket, gone: Callable[[_Reader], None], asked: Callable[[bytes], None]
+        self, loop: Loop, sock: socket.socket, gone: Callable[[_Reader], None], asked: Callable[[_Reader, bytes], None]
     ) -> None:
         self._loop, self._sock, self._gone, self._asked = loop, sock, gone, asked
         self._out: deque[bytes] = deque()
@@ -150,7 +159,7 @@ class _Reader:
             return
         *lines, self._request = (self._request + data).split(b"\n")
         for line in lines:
-            self._asked(line)
+            self._asked(self, line)
 
     def _close(self) -> None:
         if self._sock.fileno() >= 0:

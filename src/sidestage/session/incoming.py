@@ -17,6 +17,7 @@ from typing import Any
 from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.copies import Copies
+from sidestage.session.watch import Watch, WatchedPump
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
@@ -29,8 +30,8 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Incoming:
-    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, rules: IncomingRules) -> None:
-        self._loop, self._links, self._broker, self._rules = loop, links, broker, rules
+    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, rules: IncomingRules, watch: Watch) -> None:
+        self._loop, self._links, self._broker, self._rules, self._watch = loop, links, broker, rules, watch
         # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
         self._listeners: dict[int, dict[int, tuple[str, int]]] = {}
         self._kept: set[int] = set()  # claimed though nobody listens
@@ -57,11 +58,14 @@ class Incoming:
                 self._broker.event("say", text=f"port {port} can't be {_PAST[self._rules.mode]} ({_why(code, result)}): "
                                    "the program listens, but gets no traffic")  # fmt: skip
 
-        claim: dict[str, Any] = {"port": port}
+        claim = self._claim(port)
         if self._rules.mode == "steal":
             claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
                      "on_conflict": self._rules.on_conflict}  # fmt: skip
         self._links.call(self._rules.mode, claim, done)
+
+    def _claim(self, port: int) -> dict[str, Any]:
+        return {"port": port, "answers": True} if self._rules.mode == "mirror" and self._watch.wish.answers else {"port": port}
 
     def subscribe_all(self) -> None:
         """With a new agent, which knows nothing of what was before."""
@@ -74,11 +78,14 @@ class Incoming:
         if gone and self._rules.mode == "steal" and self._rules.when_down == "502":
             self._kept.add(port)  # clients shall see that it is down
         elif gone:
-            self._links.call("un" + self._rules.mode, {"port": port}, lambda *_: None)
+            self._links.call("un" + self._rules.mode, self._claim(port), lambda *_: None)
         reply()
 
     def opened(self, link: Link, channel: int, kind: str, args: dict[str, Any]) -> None:
         """The agent saw a client connect."""
+        if kind == "answer":
+            self._watch.answers(link, channel, args)
+            return
         known = self._listeners.get(args["port"])
         if kind not in _PAST or not known:
             link.refuse(channel, errno.ECONNREFUSED)
@@ -96,9 +103,10 @@ class Incoming:
             return
         if kind == "mirror":
             link.accept(channel, {})
-            self._copies.start(link, channel, args["port"], sock)
+            self._copies.start(link, channel, args["port"], sock, self._watch.watched(args, kind))
         else:
-            _Taking(self._loop, link, channel, sock)
+            watched = self._watch.watched(args, kind)
+            _Taking(self._loop, link, channel, sock, WatchedPump(self._loop, link, channel, sock, watched))
 
     def _connect(self, real: tuple[str, int], args: Args) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -135,8 +143,8 @@ class Incoming:
 class _Taking:
     """A stolen connection on its way to the program; refused if the program doesn't take it."""
 
-    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket) -> None:
-        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
+    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket, pump: SocketPump) -> None:
+        self._loop, self._link, self._channel, self._sock, self._pump = loop, link, channel, sock, pump
         loop.watch(sock.fileno(), select.EPOLLOUT, self._ready)
         self._timer = loop.later(TAKE_TIMEOUT, lambda: self._refuse(errno.ETIMEDOUT))
         link.register(channel, self)
@@ -148,7 +156,7 @@ class _Taking:
             return
         self._end()
         self._link.accept(self._channel, {})
-        SocketPump(self._loop, self._link, self._channel, self._sock).start()
+        self._pump.start()
 
     def _refuse(self, code: int) -> None:
         self._end()

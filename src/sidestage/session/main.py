@@ -21,6 +21,7 @@ from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
+from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE
 from sidestage.stream.loop import Loop
 from sidestage.targets import local
@@ -42,6 +43,7 @@ class SessionOptions:
     silence: float = SILENCE
     plan: Plan | None = None  # of a target in a cluster
     about: dict[str, Any] = field(default_factory=dict)  # told to the feed's readers
+    watch: Wish = Wish()
 
 
 def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
@@ -122,7 +124,8 @@ class Session:
         )  # fmt: skip
         links = self._links = self._attachment.links
         Outgoing(self._loop, links, self._broker, self._feed)
-        self._incoming = Incoming(self._loop, links, self._broker, options.incoming)
+        watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
+        self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
         self._attachment.hello(options.session, self._on_hello)
         links.call("env", {}, self._on_env)
         self._root = -1

@@ -32,10 +32,9 @@ class SocketPump:
         sock: socket.socket,
         *,
         on_end: Optional[Callable[[], None]] = None,
-        drop_input: bool = False,
     ) -> None:
         self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
-        self._on_end, self._drop = on_end, drop_input
+        self._on_end = on_end
         self.taken = self.given = 0  # bytes read from the socket, and written to it
         self._out: Deque[Any] = deque()
         self._reading = True  # the socket has not ended
@@ -56,7 +55,7 @@ class SocketPump:
         if self._ended:
             return
         events = 0
-        if self._reading and (self._drop or self._link.writable(self._channel) > 0):
+        if self._reading and self._room() > 0:
             events |= select.EPOLLIN
         if self._out:
             events |= select.EPOLLOUT
@@ -80,9 +79,8 @@ class SocketPump:
         self._watch()
 
     def _read(self) -> None:
-        credit = READ if self._drop else min(self._link.writable(self._channel), READ)
         try:
-            data = self._sock.recv(credit)
+            data = self._sock.recv(min(self._room(), READ))
         except BlockingIOError:
             return
         except OSError:
@@ -93,8 +91,16 @@ class SocketPump:
             self._reading = False
             self._link.send_eof(self._channel)
             self._end_if_done()
-        elif not self._drop:
-            self._link.send(self._channel, data)
+        else:
+            self._pass(data)
+
+    def _room(self) -> int:
+        """How much may be read from the socket."""
+        return self._link.writable(self._channel)
+
+    def _pass(self, data: bytes) -> None:
+        """What was read from the socket."""
+        self._link.send(self._channel, data)
 
     def _write(self) -> None:
         out, took = self._out, 0
