@@ -15,8 +15,7 @@ from sidestage.targets.spec import ALIASES, CLUSTER_KINDS, TargetError
 KINDS = tuple(kind for kind in CLUSTER_KINDS if kind != "label")
 
 
-def main(argv: list[str]) -> int:
-    """Raises UserError."""
+def parser() -> Parser:
     parser = Parser(prog="sidestage ls", description="Print what can be a target (-t) in a cluster's namespace.")
     add_cluster_flags(parser)
     add = parser.add_argument
@@ -26,7 +25,12 @@ def main(argv: list[str]) -> int:
     add("--output", choices=["auto", "plain", "json", "rich"], default="auto",
         help="json: a list of paths; rich: an object with availability and namespaces")  # fmt: skip
     add("--debug", action="store_true", help="tracebacks of our own errors")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Raises UserError."""
+    given = parser().parse_args(argv)
     kinds = [_kind(word) for word in given.target_type or ()] or USUAL
     try:
         settings = config.load(given.config_file, cluster_keys(given), say=_say)

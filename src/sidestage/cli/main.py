@@ -16,6 +16,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
   sidestage verify-config FILE                             is this configuration right?
   sidestage migrate [FILE]                                 write our configuration from mirrord's
+  sidestage completion bash|zsh|fish                       completion of verbs, flags and targets for your shell
   sidestage demo                                           a small staging on this machine, to see it work
   sidestage --version
 """
@@ -72,6 +73,14 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli import status
 
         return status.main(rest)
+    if verb == "completion":
+        from sidestage.cli import completion
+
+        return completion.main(rest)
+    if verb == "__complete":
+        from sidestage.cli import complete
+
+        return complete.main(rest)
     if verb == "demo":
         from sidestage import demo
 
@@ -86,7 +95,9 @@ def _verb(argv: list[str]) -> int:
         return 0
     import difflib
 
-    near = difflib.get_close_matches(verb, ["exec", "ls", "doctor", "verify-config", "migrate", "status", "demo"], 1)
+    from sidestage.cli.verbs import VERBS
+
+    near = difflib.get_close_matches(verb, VERBS, 1)
     raise UserError(
         f"unknown command {verb!r}", f"did you mean {near[0]!r}?" if near else "see `sidestage --help`", os.EX_USAGE
     )

@@ -88,6 +88,12 @@ def load(
     return Access(name, namespace or text(chosen, "namespace") or "default", _cluster(*cluster, name), user, user_file)
 
 
+def contexts(kubeconfig: str | None = None, environ: Mapping[str, str] = os.environ) -> dict[str, tuple[str, str]]:
+    """The names of all contexts, each with its cluster and user. Raises ClusterError."""
+    merged = _merge(_files(kubeconfig or environ.get("KUBECONFIG")), bool(kubeconfig))
+    return {name: (text(item, "cluster"), text(item, "user")) for name, (item, _) in merged.contexts.items()}
+
+
 def in_cluster(environ: Mapping[str, str], namespace: str | None = None, folder: str = SERVICE_ACCOUNT) -> Access | None:
     """The service account that Kubernetes mounts into a pod, if we run in one."""
     host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")

@@ -1,0 +1,14 @@
+"""The verbs, and a line on each: for the help, for misspelt ones and for the shell."""
+
+from __future__ import annotations
+
+VERBS = {
+    "exec": "run a command plugged into a target",
+    "ls": "what can be a target in the cluster",
+    "doctor": "what this machine and the cluster allow, and the cure for each lack",
+    "status": "sessions that run now, what one does, and its end",
+    "verify-config": "is this configuration right?",
+    "migrate": "write our configuration from mirrord's",
+    "completion": "completion for bash, zsh or fish",
+    "demo": "a small staging on this machine, to see it work",
+}
