@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from typing import List, Optional, Sequence
 
-from sidestage.http.orders import POD, Open, Order, Rule
-from sidestage.http.route1 import Http1
+from sidestage.http.http2 import PREFACE
+from sidestage.http.orders import CLIENT, POD, Eof, Open, Order, Rule, Send, Timer
+from sidestage.http.route1 import DETECT_TIME, Http1
+from sidestage.http.route2 import Http2
 from sidestage.http.wires import Wires
+
+
+MAX_EARLY = 64 << 10  # bytes that a server may send before the client's preface
 
 
 class Router:
@@ -21,6 +26,7 @@ class Router:
         self._out: List[Order] = []
         self._route: Wires = Http1(rules, self._out)
         self._first: Optional[bytes] = b""  # what may yet be the preface of HTTP/2; None: it is known
+        self._early = b""  # SETTINGS of a server of HTTP/2 that doesn't wait for the preface
 
     @property
     def done(self) -> bool:
@@ -32,12 +38,31 @@ class Router:
         return self._orders()
 
     def client(self, data: bytes) -> List[Order]:
-        self._route.client(data)
+        if self._first is not None:
+            first = self._first + data
+            if first[:24] == PREFACE[: len(first)]:
+                if len(first) < 24:
+                    if not self._first:
+                        self._out.append(Timer(DETECT_TIME))
+                    self._first = first
+                    return self._orders()
+                if self._first:
+                    self._out.append(Timer(0))
+                self._route, self._first = Http2(self._rules, self._out), None
+                self._route.client(first)
+                if self._early:
+                    self._route.peer(POD, self._early)
+                return self._orders()
+            self._first = first
+            self._decide()
+        else:
+            self._route.client(data)
         return self._orders()
 
     def client_eof(self) -> List[Order]:
-        self._decide()
-        self._route.client_eof()
+        self._decide(ended=True)
+        if not self.done:
+            self._route.client_eof()
         return self._orders()
 
     def client_reset(self) -> List[Order]:
@@ -45,17 +70,25 @@ class Router:
         return self._orders()
 
     def peer(self, to: int, data: bytes) -> List[Order]:
-        self._decide()
-        self._route.peer(to, data)
+        if self._first is not None and to == POD:
+            self._early += data
+            if len(self._early) <= MAX_EARLY and _settings(self._early):
+                return self._orders()
+            self._decide()
+        else:
+            self._route.peer(to, data)
         return self._orders()
 
     def peer_eof(self, to: int) -> List[Order]:
-        self._decide()
-        self._route.peer_eof(to)
+        if self._early and self._first is not None:
+            self._out += [Send(CLIENT, self._early), Eof(CLIENT)]
+            self._route.surrender(self._first, b"")
+        else:
+            self._decide()
+            self._route.peer_eof(to)
         return self._orders()
 
     def peer_reset(self, to: int) -> List[Order]:
-        self._decide()
         self._route.peer_reset(to)
         return self._orders()
 
@@ -65,7 +98,8 @@ class Router:
 
     def timeout(self) -> List[Order]:
         self._decide()
-        self._route.timeout()
+        if not self.done:
+            self._route.timeout()
         return self._orders()
 
     def blocked(self, to: int) -> List[Order]:
@@ -77,10 +111,14 @@ class Router:
         self._route.ready(to)
         return self._orders()
 
-    def _decide(self) -> None:
-        """Something else came than the rest of a preface."""
-        if self._first:
-            first, self._first = self._first, None
+    def _decide(self, ended: bool = False) -> None:
+        """It is not HTTP/2."""
+        first, self._first = self._first, None
+        if first is None:
+            return
+        if self._early:
+            self._route.surrender(first, self._early, ended)
+        elif first:
             self._route.client(first)
 
     def _orders(self) -> List[Order]:
@@ -88,3 +126,8 @@ class Router:
         out = self._out[:]
         self._out.clear()
         return out
+
+
+def _settings(data: bytes) -> bool:
+    """May `data` begin with a frame of SETTINGS? Then its length is below 64 KiB; no text begins so, and no greeting we know."""
+    return data[:1] == b"\0" and data[3:9] == b"\x04\0\0\0\0\0"[: max(0, len(data) - 3)]

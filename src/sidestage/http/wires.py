@@ -63,6 +63,11 @@ class Wires:
         self._out += [Reset(to) for to in sorted(self._open)]
         self.done = True
 
+    def surrender(self, up: bytes, down: bytes, ended: bool = False) -> None:
+        """The connection is POD's."""
+        self._client_ended = self._client_ended or ended
+        self._splice_raw(POD, up, down)
+
     def _splice_raw(self, to: int, up: bytes, down: bytes) -> None:
         """All is decided: `up` still goes to `to`, and `down` to the client."""
         self._timer(0)
