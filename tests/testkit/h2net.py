@@ -16,7 +16,7 @@ from sidestage.http import http2
 from sidestage.http.orders import CLIENT, POD, Close, Eof, Open, Order, Pause, Reset, Resume, Rule, Send, Splice, Timer
 from sidestage.http.router import Router
 
-Given = dict[h2.settings.SettingCodes, int] | None
+Given = dict[h2.settings.SettingCodes | int, int] | None
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -51,7 +51,7 @@ class End:
         self.splitter.limit = http2.MAX_FRAME
         self.conn.initiate_connection()
         if settings:
-            self.conn.update_settings({**settings})
+            self.conn.update_settings(settings)
 
     def receive(self, data: bytes) -> None:
         if not self.client:

@@ -107,10 +107,10 @@ class Filter:
         if kind == "method":
             method = value.upper()
             return lambda facts: facts.method.upper() == method
-        search = self._pattern(value, below).search
+        find = self._pattern(value, below).any
         if kind == "path":
-            return lambda facts: any(map(search, facts.paths()))
-        return lambda facts: any(map(search, facts.lines()))
+            return lambda facts: find(facts.paths())
+        return lambda facts: find(facts.lines())
 
     def _pattern(self, text: str, where: str) -> Pattern:
         try:
@@ -128,13 +128,13 @@ class Filter:
             path = Path(spec["query"], Engine(self.expired).search)
         except JSONPathError as error:
             raise FilterError(f"{where}.query", f"not a JSONPath: {error}") from None
-        search = self._pattern(spec["matches"], f"{where}.matches").search
+        find = self._pattern(spec["matches"], f"{where}.matches").any
 
         def check(facts: Facts) -> Answer:
             if facts.body is None:
                 return None
             document = _parse(facts.body)
-            return document is not None and any(search(_text(node)) for node in path.find(document[0]))
+            return document is not None and find(map(_text, path.find(document[0])))
 
         return check
 

@@ -1,8 +1,8 @@
 """Regular expressions of users, run beside other people's traffic: case-insensitive, and none may run for ever.
 
-`re` backtracks, so a pattern such as `(a+)+b` takes exponential time. Inputs are cut off at MAX_INPUT; a pattern with more
-than one unbounded repeat is stopped by an alarm after MAX_TIME (sre looks for signals every 4096 steps, Modules/_sre/sre_lib.h)
-and is then out of use: it matches nothing any more, and its owner is told.
+`re` backtracks, so a pattern such as `(a+)+b` takes exponential time. Inputs are cut off at MAX_INPUT; where the time may be
+more than linear, a search is stopped by an alarm after MAX_TIME of the processor (sre looks for signals every 4096 steps,
+Modules/_sre/sre_lib.h). The pattern is then out of use: it matches nothing any more, and its owner is told.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import Any, Callable, Dict, List, NoReturn
+from typing import Any, Callable, Dict, Iterable, List
 
 MAX_INPUT = 8 << 10  # characters of a line, path or value; longer ones match nothing
-MAX_TIME = 0.05  # seconds for one text
+MAX_TIME = 0.05  # seconds of the processor for one request's lines
+SHORT = 500  # characters for which the square is nothing
 MAX_PATTERN = 2_000  # characters
 MAX_CACHE = 64  # patterns that come out of documents
-_UNBOUNDED = re.compile(r"(?<!\\)(?:\\\\)*(?:[*+]|\{\d*,\d*\})")
+_QUANTIFIER = re.compile(r"(?<![\\(*+?}])[*+?{]")
+_REPEATED_GROUP = re.compile(r"\)[*+{?]|\\[1-9]|\(\?P=")
 
 
 class PatternError(ValueError):
@@ -28,7 +30,7 @@ class _Slow(Exception):
 
 
 class Pattern:
-    __slots__ = ("_expired", "_find", "_guarded", "_text")
+    __slots__ = ("_expired", "_find", "_linear", "_square", "_text")
 
     def __init__(self, text: str, expired: List[str], whole: bool = False) -> None:
         """When it has run too long, its text is added to `expired`. Raises PatternError."""
@@ -40,31 +42,69 @@ class Pattern:
             raise PatternError(str(error)) from None
         self._text, self._expired = text, expired
         self._find: Callable[[str], Any] = compiled.fullmatch if whole else compiled.search
-        self._guarded = len(_UNBOUNDED.findall(text)) > 1 or bool(re.search(r"\\[1-9]|\(\?P=", text))
+        quantifiers = len(_QUANTIFIER.findall(text))
+        self._linear = not quantifiers
+        self._square = quantifiers < 2 and not _REPEATED_GROUP.search(text)
 
     def search(self, text: str) -> bool:
-        if len(text) > MAX_INPUT:
-            return False
-        if not self._guarded:
-            return self._find(text) is not None
-        return self._search_guarded(text)
+        return self.any((text,))
 
-    def _search_guarded(self, text: str) -> bool:
-        if self._text in self._expired or threading.current_thread() is not threading.main_thread():
+    def any(self, texts: Iterable[str]) -> bool:
+        """Is it found in one of them?"""
+        find = self._find
+        if self._square:
+            for text in texts:
+                if len(text) <= SHORT or (self._linear and len(text) <= MAX_INPUT):
+                    if find(text) is not None:
+                        return True
+                elif self._guarded((text,)):
+                    return True
             return False
+        return self._guarded(texts)
+
+    def _guarded(self, texts: Iterable[str]) -> bool:
+        if self._text in self._expired or not _alarm.arm():
+            return False
+        found = False
         try:
-            previous = signal.signal(signal.SIGALRM, _alarm)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, MAX_TIME)
-                found = self._find(text) is not None
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, previous)
+            for text in texts:
+                if len(text) <= MAX_INPUT and self._find(text) is not None:
+                    found = True
+                    break
+            _alarm.disarm()
         except _Slow:
             self._expired.append(self._text)
-            return False
         return found
+
+
+class _Alarm:
+    """The timer of processor time and its signal, which nothing else here uses."""
+
+    def __init__(self) -> None:
+        self._armed = self._installed = False
+
+    def arm(self) -> bool:
+        """False in a thread other than the main one, which no signal interrupts."""
+        if not self._installed:
+            if threading.current_thread() is not threading.main_thread():
+                return False
+            signal.signal(signal.SIGVTALRM, self._ring)
+            self._installed = True
+        self._armed = True
+        signal.setitimer(signal.ITIMER_VIRTUAL, MAX_TIME)
+        return True
+
+    def disarm(self) -> None:
+        self._armed = False  # first: a signal may be on its way
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+    def _ring(self, _number: int, _frame: object) -> None:
+        if self._armed:
+            self._armed = False
+            raise _Slow
+
+
+_alarm = _Alarm()
 
 
 class Engine:
@@ -85,7 +125,3 @@ class Engine:
                 self._cache[key] = None
         found = self._cache[key]
         return found is not None and bool(found.search(text))
-
-
-def _alarm(_number: int, _frame: object) -> NoReturn:
-    raise _Slow
