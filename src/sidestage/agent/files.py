@@ -36,6 +36,8 @@ class Files:
 
     def _walk(self, path: str, flags: int) -> int:
         how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        if self._root < 0:
+            raise OSError(errno.EACCES, "the target's files can't be had by this agent")
         error = errno.EAGAIN
         for _ in range(RETRIES):  # EAGAIN: something was renamed or mounted while the kernel went up a `..`; openat2(2)
             fd: int = _libc.syscall(_OPENAT2, self._root, os.fsencode(path), how, len(how))

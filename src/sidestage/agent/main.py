@@ -28,6 +28,13 @@ READY = b"SIDESTAGE-AGENT-READY\n"
 MAX_DATA = 256 << 10  # bytes in a data frame; on the control link the laptop's side may ask for less
 NO_PYTHON, NO_PERMISSION, NO_PROCESS, NO_GUARD = 95, 96, 97, 98  # exit codes of a start that failed
 
+# What it means to be in the target's pod as another user and without rights.
+CLOSED = {
+    "pod": "the agent may not look at the target's process, being another user: the environment is what the pod's specification "
+    "says, and its files can't be had",
+    "container": "the agent may not look at the target's main process: the environment is what the container was given",
+}
+
 Args = Dict[str, Any]
 Answer = Tuple[Args, bytes]
 
@@ -36,7 +43,8 @@ def run(args: Args) -> None:
     """Serve until the end, and end the process. `args`:
 
     `pid` or the `container` (its id) that is the target, none of them for no target; `session`; `heartbeat` and `silence`; `guard`,
-    the abstract name of the container's main process (guard.py); `bulk`, whether the laptop can reach a port here.
+    the abstract name of the container's main process (guard.py); `bulk`, whether the laptop can reach a port here; `here`, as
+    Target takes it.
     """
     # Nothing but the link may use the stream: a stray print would break it.
     stream_in, stream_out = os.dup(0), os.dup(1)
@@ -51,8 +59,8 @@ def run(args: Args) -> None:
     wanted = args.get("pid")
     try:
         if args.get("container"):
-            wanted = container.find(args["container"])
-        target = Target(wanted)
+            wanted = container.find(args["container"], args.get("here", ""))
+        target = Target(wanted, args.get("here", ""))
     except (ProcessLookupError, FileNotFoundError):
         _die(NO_PROCESS, f"there is no process {wanted}" if wanted else f"container {args['container'][:12]} has no process here")
     except PermissionError:
@@ -86,7 +94,7 @@ class Agent:
         self._bulk = Bulk(self._loop, listener, self._bulk_link)
         self._ops: Dict[str, Callable[[Args], Answer]] = {
             "hello": self._hello,
-            "env": lambda a: ({}, env.read(target.pid)),
+            "env": lambda a: ({}, env.own() if target.closed else env.read(target.pid)),
             "open": lambda a: self._files.open(a["path"], a.get("follow", True)),
             "read": lambda a: ({}, self._files.read(a["handle"], a["offset"], a["size"])),
             "readdir": lambda a: ({"entries": self._files.readdir(a["handle"])}, b""),
@@ -106,11 +114,13 @@ class Agent:
             "unsteal": lambda call, a: self._stealing().unsteal(call, a),
         }
         self._steal: Optional[Steal] = None
+        if target.closed:
+            self._links.control.event("warning", {"text": CLOSED[args.get("here", "")]})
         if target.pidfd >= 0:
             self._loop.watch(target.pidfd, select.EPOLLIN, self._target_gone)
         if guard:
             self._guard = guard
-            self._loop.watch(guard.fileno(), select.EPOLLIN, lambda _: self._loop.stop())
+            self._loop.watch(guard.fileno(), select.EPOLLIN, self._guard_gone)
 
     def _link(self, rfd: int, wfd: int, max_data: int, closed: Callable[[Link], None]) -> Link:
         link = Link(
@@ -162,6 +172,7 @@ class Agent:
             "nameservers": target.nameservers(),
             "payload": args.get("payload"),
             "bulk": self._bulk.open,
+            "closed": target.closed,
         }, b""
 
     def _stealing(self) -> Steal:
@@ -177,6 +188,12 @@ class Agent:
             self._loop.stop()
         else:
             self._steal.end(self._loop.stop)
+
+    def _guard_gone(self, _events: int) -> None:
+        """Our pod is being deleted."""
+        self._loop.unwatch(self._guard.fileno())
+        self._links.control.event("warning", {"text": "the agent's pod is being deleted"})
+        self._end()
 
     def _target_gone(self, _events: int) -> None:
         self._loop.unwatch(self._target.pidfd)

@@ -15,15 +15,27 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Target:
-    """`pid` None: no process to impersonate, our own namespaces (targetless)."""
+    """`pid` None: no process to impersonate, our own namespaces (targetless).
 
-    def __init__(self, pid: Optional[int]) -> None:
+    `here` is `container` or `pod` where we run in the target's own: its network is ours already. Where we may not look at its
+    process, being another user without rights, its files are those of our container, or can't be had (`root` is -1).
+    """
+
+    def __init__(self, pid: Optional[int], here: str = "") -> None:
         self.pid = pid or os.getpid()
         self.pidfd = -1 if pid is None else os.pidfd_open(pid)
         self.root = -1
-        if pid is not None:
-            self._enter()
-        self.root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.closed = False  # may we not look at the process?
+        try:
+            if pid is not None:
+                self._enter()
+            self.root = os.open(f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            if not here:
+                raise
+            self.closed = True
+            if here == "container":
+                self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _enter(self) -> None:
         base = f"/proc/{self.pid}/ns/"
@@ -43,7 +55,8 @@ class Target:
     def nameservers(self) -> List[str]:
         """Of the target's resolv.conf(5), in its order."""
         try:
-            fd = os.open(f"/proc/{self.pid}/root/etc/resolv.conf", os.O_RDONLY | os.O_CLOEXEC)
+            place = "" if self.closed else f"/proc/{self.pid}/root"  # in a pod all containers have the same
+            fd = os.open(f"{place}/etc/resolv.conf", os.O_RDONLY | os.O_CLOEXEC)
             with open(fd, encoding="utf-8", errors="replace") as conf:
                 words = [line.split() for line in conf]
         except OSError:

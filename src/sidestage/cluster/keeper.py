@@ -1,8 +1,8 @@
 """The process that keeps a session's agents in the cluster: starts them, carries their streams, and removes everything.
 
 It ends when the session does, however that ends. The API is asked in threads, one request after the other; streams are carried by
-the loop (relay.py). An agent is lost when its control stream ends: then, if the session wants, its target is looked up again, as it
-may run elsewhere by now, and gets another agent.
+the loop (relay.py). An agent is lost when its control stream ends: then its target is looked up again, as it may run elsewhere by
+now, and gets another agent.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sidestage.agent import payload
@@ -27,10 +29,12 @@ from sidestage.cluster.relay import Relay
 from sidestage.stream.loop import Loop
 
 READY_TIMEOUT = 30.0  # seconds for Python to start there and unpack the payload
-AGAIN_SECONDS = 60.0  # for another agent, from the loss of the first
+AGAIN_SECONDS = 60.0  # for another agent, from the loss of the last
 AGAIN_PAUSE = 1.0  # seconds between tries
 MAX_MESSAGE = 64 << 10
 BUFFER = 1 << 20  # bytes of socket buffer between relay and session
+
+Done = Callable[[Any, BaseException | None], None]
 
 
 def run(sock: socket.socket, plan: Plan) -> None:
@@ -46,16 +50,18 @@ def run(sock: socket.socket, plan: Plan) -> None:
 
 class Keeper:
     def __init__(self, sock: socket.socket, plan: Plan) -> None:
-        self._sock, self._plan = sock, plan
+        self._sock, self._plan, self._spec = sock, plan, plan.target
         self._loop = Loop()
         self._api: Api | None = None
         self._relays: set[Relay] = set()
-        self._number = 0
+        self._control: Exec | None = None  # of the present agent
         self._created = Created(0)
-        self._busy = 0  # threads that use the API
+        self._left: list[Created] = []  # of earlier agents, to be removed when there is time
+        self._gone = ""  # id of a container that has ended
         self._since = 0.0  # when the last agent was lost; 0: there is one, or was none yet
-        self._ending = self._removed = False
-        self._loop.watch(sock.fileno(), 1, self._told)
+        self._busy = 0  # threads that use the API
+        self._ending = self._removing = self._removed = False
+        self._loop.watch(sock.fileno(), select.EPOLLIN, self._told)
 
     def run(self) -> None:
         self._start()
@@ -64,66 +70,89 @@ class Keeper:
     # -- the agent --
 
     def _start(self) -> None:
-        self._number += 1
-        created = self._created = Created(self._number)
+        if self._ending:
+            return
+        created = self._created = Created(self._created.number + 1)
         self._work(lambda: self._launch(created), lambda result, error: self._launched(created, result, error))
 
     def _launch(self, created: Created) -> tuple[Upgraded, list[str]]:
+        plan = self._plan
         if self._api is None:
-            plan = self._plan
-            self._api = connect(plan.kubeconfig, plan.context, plan.target.namespace, plan.insecure)
-        return launch.start(self._api, self._plan, created, self._say)
+            self._api = connect(plan.kubeconfig or None, plan.context or None, plan.target.namespace or None)
+        return launch.start(self._api, plan, created, self._spec, self._say, self._gone)
 
     def _launched(self, created: Created, result: Any, error: BaseException | None) -> None:
-        if error or self._ending:
+        if error:
             self._failed(created, error)
             return
         upgraded, notes = result
-        for note in notes if not self._since else ():
-            self._say("say", note)
-        channels = Exec(upgraded.protocol)
+        channels = self._control = Exec(upgraded.protocol)
         theirs = self._carry(upgraded, channels)
 
-        def sync() -> None:
-            payload.read_sync(theirs.fileno(), READY_TIMEOUT)
-
-        def done(_result: Any, error: BaseException | None) -> None:
-            if error or self._ending:
+        def synced(_result: Any, error: BaseException | None) -> None:
+            if error:
                 theirs.close()
-                self._failed(created, ready.why(channels, error) if error else None)
+                self._failed(created, ready.why(channels, error, created.mode))
                 return
-            self._since = 0.0
+            for note in notes:
+                self._say("say", note)
+            if self._since:
+                self._say("say", f"plugged in again: {created.where}")
+            self._since, self._gone = 0.0, ""
             self._tell("attached", theirs, text=created.where)
+            self._remove_left()
 
         theirs.sendall(payload.preamble())  # the buffer has room for it
-        self._work(sync, done)
+        self._work(lambda: payload.read_sync(theirs.fileno(), READY_TIMEOUT), synced)
 
-    def _failed(self, created: Created, error: BaseException | None) -> None:
-        """No agent from this try. Its remains are removed before anything is said."""
-        def removed(_result: Any, _error: BaseException | None) -> None:
-            if self._ending:
-                self._end()
-            elif not self._since:
-                self._give_up(error)
-            elif time.monotonic() - self._since < AGAIN_SECONDS and _passing(error):
-                self._loop.later(AGAIN_PAUSE, self._start)
-            else:
-                self._tell("lost", text=f"no other agent could be started: {error}")
+    def _failed(self, created: Created, error: BaseException) -> None:
+        """No agent from this try."""
+        self._left.append(created)
+        if self._ending:
+            return
+        if not self._since:
+            self._remove_left(lambda: self._give_up(error))  # before anything is said
+        elif time.monotonic() - self._since < AGAIN_SECONDS and _passing(error):
+            self._loop.later(AGAIN_PAUSE, self._start)
+        else:
+            self._tell("lost", text=f"the agent is lost, and no other could be started: {error}")
 
-        self._remove(created, removed)
-
-    def _give_up(self, error: BaseException | None) -> None:
+    def _give_up(self, error: BaseException) -> None:
         if isinstance(error, ClusterError):
             self._tell("failed", cause=error.cause, cure=error.cure)
         else:
             self._tell("failed", cause=f"the agent could not be started: {error!r}", cure="run again with --debug to see more")
 
-    def _again(self, why: str) -> None:
-        """The session has lost the agent."""
+    def _again(self, why: str, gone: bool) -> None:
+        """The session has lost the agent; `gone`: because its target has ended."""
+        lost = self._created
         self._since = time.monotonic()
-        self._say("say", f"the agent is lost ({why}): all connections are reset, another one is started")
-        self._close_relays(why)
-        self._remove(self._created, lambda *_: self._end() if self._ending else self._start())
+        self._left.append(lost)
+        told = why if gone or self._control is None else ready.last_words(self._control) or why
+        self._say("say", f"{lost.where}: {told}; connections are reset, another agent is being started")
+        for relay in list(self._relays):
+            relay.close(told)
+        if gone and lost.chosen:
+            self._gone = lost.chosen.container_id
+        self._work(lambda: self._follow(lost), self._followed)
+
+    def _follow(self, lost: Created) -> None:
+        """A pod that was asked for by name may be gone for good; what made it makes another."""
+        if lost.chosen is None or self._spec.kind != "pod":
+            return
+        assert self._api is not None
+        if launch.exists(self._api, lost.chosen):
+            return
+        spec = launch.successor(self._api, lost.chosen)
+        if spec is None:
+            raise ClusterError(f"pod {lost.chosen.pod} was deleted, and nothing makes another", "plug into another pod")
+        self._spec = spec
+
+    def _followed(self, _result: Any, error: BaseException | None) -> None:
+        if isinstance(error, ClusterError) and not isinstance(error, ApiError) and "was deleted" in error.cause:
+            self._tell("lost", text=error.cause)
+        else:
+            self._start()
 
     # -- streams --
 
@@ -135,8 +164,7 @@ class Keeper:
 
         def ended(_reason: str) -> None:
             self._relays.discard(relay)
-            if self._removed and not self._relays:
-                self._loop.stop()
+            self._end_if_done()
 
         relay = Relay(self._loop, upgraded.sock, upgraded.leftover, channels, ours, ended)
         self._relays.add(relay)
@@ -158,10 +186,6 @@ class Keeper:
 
         self._work(lambda: launch.forward(api, created, port), done)
 
-    def _close_relays(self, why: str) -> None:
-        for relay in list(self._relays):
-            relay.close(why)
-
     # -- the session --
 
     def _told(self, _events: int) -> None:
@@ -173,14 +197,13 @@ class Keeper:
             self._loop.unwatch(self._sock.fileno())
             self._ending = True
             self._created.cancelled.set()
-            if not self._busy:
-                self._remove(self._created, lambda *_: self._end())
+            self._end_if_done()
             return
         message = json.loads(data)
         if message["op"] == "bulk":
             self._bulk(message["port"])
         elif message["op"] == "again":
-            self._again(message["why"])
+            self._again(message["why"], bool(message.get("gone")))
 
     def _tell(self, event: str, stream: socket.socket | None = None, **args: Any) -> None:
         data = json.dumps({"ev": event, **args}).encode()
@@ -195,35 +218,45 @@ class Keeper:
     def _say(self, kind: str, text: str) -> None:
         self._tell(kind, text=text)
 
-    # -- work --
+    # -- work, and its end --
 
-    def _work(self, fn: Any, done: Any) -> None:
+    def _work(self, fn: Callable[[], Any], done: Done) -> None:
         def finished(result: Any, error: BaseException | None) -> None:
             self._busy -= 1
             done(result, error)
-            if self._ending and not self._busy:
-                self._remove(self._created, lambda *_: self._end())
+            self._end_if_done()
 
         self._busy += 1
         self._loop.offload(fn, finished)
 
-    def _remove(self, created: Created, then: Any) -> None:
-        api = self._api
-        if api is None or not created.job:
-            then(None, None)
-            return
-        self._loop.offload(lambda: launch.remove(api, created), then)
+    def _remove_left(self, then: Callable[[], None] = lambda: None) -> None:
+        api, left = self._api, self._left
+        self._left = []
 
-    def _end(self) -> None:
-        """All is removed; the streams say goodbye, which relay.py bounds."""
-        self._removed = True
-        if not self._relays:
+        def remove() -> None:
+            for created in left:
+                if api is not None:
+                    launch.remove(api, created)
+
+        self._work(remove, lambda *_: then())
+
+    def _end_if_done(self) -> None:
+        """The session is gone: all is removed as soon as nobody uses the API; the streams say goodbye, bounded by relay.py."""
+        if not self._ending:
+            return
+        if not (self._busy or self._removing):
+            self._removing = True
+            self._left.append(self._created)
+            self._remove_left(self._all_removed)
+        elif self._removed and not self._busy and not self._relays:
             self._loop.stop()
 
+    def _all_removed(self) -> None:
+        self._removed = True
 
-def _passing(error: BaseException | None) -> bool:
+
+def _passing(error: BaseException) -> bool:
     """May it be otherwise in a moment? What is refused for good is not asked again."""
     if isinstance(error, ApiError):
         return error.status not in (401, 403)
     return not isinstance(error, Cancelled)
-

@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidestage.agent import payload
-from sidestage.cluster import job, spdy, verdict
+from sidestage.cluster import job, pods, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
 from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels
 from sidestage.cluster.errors import ClusterError
 from sidestage.cluster.permissions import explain, needs
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
+from sidestage.cluster.pods import PodTarget
 from sidestage.cluster.refusals import explained, of_warnings
 from sidestage.cluster.targets import resolve
 from sidestage.config.schema import Agent
+from sidestage.targets.spec import CLUSTER_KINDS, TargetSpec
 
 LOOK = 1.0  # seconds without news of the pod after which its events are read
 NODE_LOOK = 4.0  # seconds after which the node is looked at as well
-REMOVE_TRIES = 5
+REMOVE_SECONDS = 15.0  # for the Job to be deleted, if the API server does not answer
 
 Say = Callable[[str, str], None]  # kind, text
 
@@ -35,75 +37,118 @@ class Cancelled(Exception):
 
 @dataclass(slots=True)
 class Created:
-    """What is there because of us, or may be."""
+    """What is there because of us, or may be, and what it is beside."""
 
     number: int
+    mode: str = "job"
     job: str = ""  # path of the Job
     namespace: str = ""
     pod: str = ""
     container: str = ""
-    where: str = ""  # for the user
-    bulk: bool = True
+    chosen: PodTarget | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def where(self) -> str:
+        """For the user."""
+        return f"{self.chosen} on {self.chosen.node}" if self.chosen else f"namespace {self.namespace}"
 
     def check(self) -> None:
         if self.cancelled.is_set():
             raise Cancelled
 
 
-def start(api: Api, plan: Plan, created: Created, say: Say) -> tuple[Upgraded, list[str]]:
-    """The agent's stream: exec has begun, and the payload is to be written. With it the notes on what was chosen."""
+def start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str = "") -> tuple[Upgraded, list[str]]:
+    """The agent's stream: exec has begun, and the payload is to be written. With it the notes on what was chosen.
+
+    `spec` is the plan's target or its successor; `gone` is the id of a container that has ended, whatever the API still says.
+    """
     try:
-        return _start(api, plan, created, say)
+        return _start(api, plan, created, spec, say, gone)
     except ApiError as error:
         raise _explained(api, plan, error, "the agent") from error
 
 
-def _start(api: Api, plan: Plan, created: Created, say: Say) -> tuple[Upgraded, list[str]]:
-    if plan.target.kind == "targetless":
-        namespace, node, target, notes = plan.agent.namespace or plan.target.namespace or api.namespace, "", "targetless", []
-        args: dict[str, Any] = {}
+def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str) -> tuple[Upgraded, list[str]]:
+    agent = plan.agent
+    args: dict[str, Any] = {"session": plan.session, "bulk": True, "max_data": EXEC_MAX_DATA, **plan.limits}
+    notes: list[str] = []
+    if spec.kind == "targetless":
+        created.namespace = agent.namespace or spec.namespace or api.namespace
+        say("phase", f"creating the agent in namespace {created.namespace}")
+        _create_job(api, plan, created, "", "targetless")
     else:
-        resolved = resolve(api, plan.target)
+        resolved = resolve(api, spec)
         chosen, notes = resolved.chosen, resolved.notes
-        namespace, node, target = plan.agent.namespace or chosen.namespace, chosen.node, f"{chosen.namespace}/{chosen}"
-        args = {"container": chosen.container_id.rpartition("/")[2]}
-        created.where = f"{chosen} on {node}"
+        if chosen.container_id == gone:
+            raise ClusterError(f"{chosen} has ended and is not back yet", "see why it ends")
+        created.chosen, created.mode, created.namespace = chosen, agent.mode, chosen.namespace
+        args["container"] = chosen.container_id.rpartition("/")[2]
+        created.check()
+        if agent.mode == "in-container":
+            created.pod, created.container, args["here"] = chosen.pod, chosen.container, "container"
+        elif agent.mode == "ephemeral":
+            args["here"] = "pod"
+            say("phase", f"adding the agent to pod {chosen.pod}")
+            notes += _add_ephemeral(api, plan, created, chosen)
+        else:
+            created.namespace = agent.namespace or chosen.namespace
+            say("phase", f"creating the agent on {chosen.node}")
+            _create_job(api, plan, created, chosen.node, f"{chosen.namespace}/{chosen}")
+    if created.mode != "in-container":
+        args["guard"] = job.guard_name(plan.session, created.number)
+        _wait_running(api, agent, created, say)
     created.check()
-    say("phase", f"creating the agent on {node}" if node else f"creating the agent in namespace {namespace}")
-    _create_job(api, plan, created, namespace, node, target)
-    _wait_running(api, plan.agent, created, node, say)
     say("phase", "starting the agent")
-    args |= {
-        "session": plan.session, "guard": job.guard_name(plan.session, created.number), "bulk": True, "max_data": EXEC_MAX_DATA,
-        **plan.limits,
-    }  # fmt: skip
     return _exec(api, plan, created, args), notes
 
 
-def _create_job(api: Api, plan: Plan, created: Created, namespace: str, node: str, target: str) -> None:
+def _create_job(api: Api, plan: Plan, created: Created, node: str, target: str) -> None:
+    namespace = created.namespace
     wanted = job.job(
         plan.agent, plan.session, created.number, namespace=namespace, node=node, features=plan.features, target=target
     )
     jobs = path_of("apis", "batch", "v1", "namespaces", namespace, "jobs")
-    created.namespace, created.container = namespace, job.CONTAINER
-    created.job = f"{jobs}/{wanted['metadata']['name']}"
-    doing = f"the agent's Job in namespace {namespace}"
+    created.container, created.job = job.CONTAINER, f"{jobs}/{wanted['metadata']['name']}"
     api.request("POST", jobs, body=wanted)
-    refusal = of_warnings(api.warnings, doing)
+    refusal = of_warnings(api.warnings, f"the agent's Job in namespace {namespace}")
     if refusal:
         raise refusal
 
 
-def _wait_running(api: Api, agent: Agent, created: Created, node: str, say: Say) -> None:
-    name = created.job.rpartition("/")[2]
-    pods_path = path_of("api", "v1", "namespaces", created.namespace, "pods")
-    query = {"labelSelector": f"job-name={name}"}
+def _add_ephemeral(api: Api, plan: Plan, created: Created, chosen: PodTarget) -> list[str]:
+    """With rights if the namespace allows them, else as the target's own user; the notes to that."""
+    path = path_of("api", "v1", "namespaces", chosen.namespace, "pods", chosen.pod, "ephemeralcontainers")
+    created.pod, created.container = chosen.pod, job.name_of(plan.session, created.number)
+    own = pods.spec_of(chosen.raw, chosen.container)
+    for restricted in (False, True):
+        wanted = job.ephemeral(
+            plan.agent, plan.session, created.number, target=chosen.container, features=plan.features,
+            user=pods.user_of(chosen.raw, chosen.container) if restricted else None, restricted=restricted,
+        )  # fmt: skip
+        wanted |= {key: own[key] for key in ("env", "envFrom") if own.get(key)}
+        try:
+            body = {"spec": {"ephemeralContainers": [wanted]}}
+            api.request("PATCH", path, body=body, content_type="application/strategic-merge-patch+json")
+        except ApiError as error:
+            if restricted or error.status != 403 or "PodSecurity" not in error.message:
+                raise
+        else:
+            user = wanted["securityContext"].get("runAsUser")
+            return [f"namespace {chosen.namespace} allows no rights: the agent is user {user}"] if restricted else []
+    raise AssertionError("unreachable")
+
+
+def _wait_running(api: Api, agent: Agent, created: Created, say: Say) -> None:
+    name = created.job.rpartition("/")[2] if created.job else created.pod
+    node = created.chosen.node if created.chosen else ""
+    path = path_of("api", "v1", "namespaces", created.namespace, "pods")
+    query = {"labelSelector": f"job-name={name}"} if created.job else {"fieldSelector": f"metadata.name={name}"}
     began = time.monotonic()
     last, pod = "", None
     while (waited := time.monotonic() - began) < agent.startup_timeout:
         created.check()
-        for event in api.watch(pods_path, query=query, timeout=LOOK):
+        for event in api.watch(path, query=query, timeout=LOOK):
             created.check()
             if event["type"] == "DELETED":
                 raise ClusterError("the agent's pod was deleted by somebody", "try again")
@@ -128,13 +173,15 @@ def _wait_running(api: Api, agent: Agent, created: Created, node: str, say: Say)
 def _events(api: Api, created: Created, name: str) -> list[dict[str, Any]]:
     """Of the Job and its pod; none if we may not look: they only explain."""
     found: list[dict[str, Any]] = []
-    for each in filter(None, (name, created.pod)):
+    for each in dict.fromkeys(filter(None, (name, created.pod))):
         path = path_of("api", "v1", "namespaces", created.namespace, "events")
         try:
             answer = api.request("GET", path, query={"fieldSelector": f"involvedObject.name={each}", "limit": "50"})
         except ApiError:
             return found
         found += answer.get("items") or ()
+    if created.mode == "ephemeral":  # the pod's other containers have events of their own
+        found = [event for event in found if created.container in str(event.get("involvedObject", {}).get("fieldPath"))]
     return found
 
 
@@ -169,19 +216,52 @@ def forward(api: Api, created: Created, port: int) -> tuple[Upgraded, Channels]:
 
 
 def remove(api: Api, created: Created) -> None:
-    """The Job and its pod; what can't be reached goes by itself (guard, TTL)."""
+    """The Job and its pod, if there is one; what can't be reached goes by itself (guard, TTL)."""
     if not created.job:
         return
-    for attempt in range(REMOVE_TRIES):
+    ends = time.monotonic() + REMOVE_SECONDS
+    pause = 0.2
+    while True:
         try:
-            api.request("DELETE", created.job, query={"propagationPolicy": "Background"})
+            api.request("DELETE", created.job, query={"propagationPolicy": "Background"}, timeout=REMOVE_SECONDS)
             return
         except ApiError as error:
             if error.status < 500 and error.status != 429:
                 return  # gone already, or not ours to delete
         except ClusterError:
             pass
-        time.sleep(0.2 * 2**attempt)
+        if time.monotonic() + pause > ends:
+            return
+        time.sleep(pause)
+        pause *= 2
+
+
+def exists(api: Api, lost: PodTarget) -> bool:
+    """Is it still the same pod, and is it to stay? What can't be asked is taken for a yes."""
+    try:
+        found = api.request("GET", path_of("api", "v1", "namespaces", lost.namespace, "pods", lost.pod))
+    except ApiError as error:
+        return error.status != 404
+    return bool(found["metadata"]["uid"] == lost.uid and not pods.leaving(found))
+
+
+def successor(api: Api, lost: PodTarget) -> TargetSpec | None:
+    """Who has taken the place of a pod that was asked for by its name: what made it makes another. None for a pod of nobody."""
+    owner = _controller(lost.raw)
+    if owner.get("kind") == "ReplicaSet":
+        try:
+            item = api.request("GET", path_of("apis", "apps", "v1", "namespaces", lost.namespace, "replicasets", owner["name"]))
+            owner = _controller(item) or owner
+        except ApiError:
+            pass  # gone as well, or not for us to see
+    kind = str(owner.get("kind", "")).lower()
+    if kind == "statefulset":
+        return TargetSpec("pod", lost.pod, lost.container, lost.namespace)  # it comes back by the same name
+    return TargetSpec(kind, owner["name"], lost.container, lost.namespace) if kind in CLUSTER_KINDS else None
+
+
+def _controller(item: dict[str, Any]) -> dict[str, Any]:
+    return next((dict(owner) for owner in item["metadata"].get("ownerReferences") or () if owner.get("controller")), {})
 
 
 def _explained(api: Api, plan: Plan, error: ApiError, doing: str) -> ClusterError:

@@ -20,6 +20,9 @@ SIDECARS = frozenset({
 })  # fmt: skip
 
 
+NONROOT = 65532  # as in distroless
+
+
 @dataclass(frozen=True, slots=True)
 class PodTarget:
     """One container of one pod."""
@@ -64,6 +67,24 @@ def choose_container(pod: Pod, asked: str) -> tuple[str, str]:
     if len(own) == 1:
         return own[0], ""
     return own[0], f"{name(pod)} has containers {', '.join(own)}: {own[0]} is taken; name another with /container/NAME"
+
+
+def spec_of(pod: Pod, container: str) -> dict[str, Any]:
+    """The specification of a container; empty if there is none of that name."""
+    spec = pod.get("spec", {})
+    for key in ("containers", "initContainers", "ephemeralContainers"):
+        for item in spec.get(key) or ():
+            if item.get("name") == container:
+                return dict(item)
+    return {}
+
+
+def user_of(pod: Pod, container: str) -> int:
+    """The user that a container runs as, if the pod says so; else the one that images without a root often have."""
+    for context in (spec_of(pod, container).get("securityContext"), pod.get("spec", {}).get("securityContext")):
+        if context and context.get("runAsUser") is not None:
+            return int(context["runAsUser"])
+    return NONROOT
 
 
 def status_of(pod: Pod, container: str) -> dict[str, Any]:

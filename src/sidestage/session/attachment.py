@@ -38,7 +38,7 @@ class Attachment:
         self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
         self._tokens: list[bytes] = []
         self._asked = 0
-        self._ended = False
+        self._ended = self._gone = False
         self.links = Links(self._control(stream))
         if plug.news >= 0:
             loop.watch(plug.news, select.EPOLLIN, self._news)
@@ -79,7 +79,8 @@ class Attachment:
         for bulk in list(self.links.bulk):
             bulk.close(reason)
         if self._plug.news >= 0:
-            self._plug.send("again", why=reason)
+            self._plug.send("again", why=reason, gone=self._gone)
+            self._gone = False
         else:
             self._lost(f"the agent beside the target is gone: {reason}")
 
@@ -127,7 +128,7 @@ class Attachment:
             self._tokens.clear()
             self.links.control = self._control(fds[0])
             self._again()
-        else:
+        elif event != "phase":  # the steps of a second start are of no interest
             self._loop.unwatch(self._plug.news)
             self._lost(message.get("text") or "the process that keeps the agent has ended")
             for fd in fds:
@@ -137,6 +138,7 @@ class Attachment:
     def target_gone(self, text: str) -> None:
         """The agent says that its target has ended."""
         if self._plug.news >= 0:
+            self._gone = True
             self.links.control.close(text)
         else:
             self._lost(text)

@@ -72,7 +72,7 @@ def test_a_ping_is_answered_and_a_close_too() -> None:
         (b"there is no process 7\n", status(97, "exit code 97"), "there is no process 7", "has just ended"),
         (b"no permission\n", status(96, "exit code 96"), "no permission", "agent.privileged"),
         (b"Python 3.9 or later\n", status(95), "Python 3.9", "agent.image"),
-        (b"", status(None, 'exec: "python3": executable file not found in $PATH'), "no Python", "agent.python"),
+        (b"", status(None, 'exec: "python3": executable file not found in $PATH'), "has no Python", "agent.python"),
         (b"Traceback\nMemoryError\n", status(1), "MemoryError", "--debug"),
         (b"", status(None, "container not found"), "container not found", "--debug"),
         (b"", b"not json", "not json", "--debug"),
@@ -81,7 +81,7 @@ def test_a_ping_is_answered_and_a_close_too() -> None:
 def test_why_an_agent_did_not_start(stderr: bytes, told: bytes, cause: str, cure: str) -> None:
     channels = Exec(V5)
     channels.feed(message(2, stderr) + message(3, told))
-    error = ready.why(channels, EOFError("the stream ended"))
+    error = ready.why(channels, EOFError("the stream ended"), "job")
     assert cause in error.cause
     assert cure in error.cure
 
