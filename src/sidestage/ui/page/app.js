@@ -130,7 +130,7 @@ function facts(changed) {
       pair.append(element("dt", name), fact);
       byId("facts").append(pair);
     }
-    fact.textContent = value;
+    fact.textContent = fact.title = value;
   }
 }
 
