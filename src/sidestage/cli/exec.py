@@ -191,6 +191,8 @@ def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dic
     try:
         while True:
             data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
+            for fd in fds:
+                os.set_inheritable(fd, False)  # what arrives is not closed on exec, unlike all that Python opens
             message = decode(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
             event = message["ev"]
             if event == "failed":

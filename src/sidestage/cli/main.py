@@ -25,6 +25,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
 
 def main() -> None:
     """The entry point of the command; ends the process."""
+    _open_standard_streams()
     argv = sys.argv[1:]
     debug = "--debug" in argv[: argv.index("--") if "--" in argv else None]
     try:
@@ -45,6 +46,16 @@ def main() -> None:
         print(f"sidestage: internal error: {error!r}\n  run again with --debug, and report it", file=sys.stderr)
         code = 70
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed 0, 1 or 2 (`<&-`), no descriptor of ours may get its number. The program finds it closed."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number; closed on exec, as all that Python opens
+            setattr(sys, name, os.fdopen(fd, "w" if fd else "r", closefd=False))
 
 
 def _verb(argv: list[str]) -> int:

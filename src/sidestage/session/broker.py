@@ -49,7 +49,7 @@ class BrokerServer:
 
     def _read(self) -> None:
         try:
-            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:

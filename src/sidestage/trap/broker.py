@@ -63,7 +63,7 @@ class Broker:
     def poll_one(self) -> bool:
         """Take one message; False when there is none."""
         try:
-            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM)
+            data, controls, flags, _addr = self._sock.recvmsg(MAX_MESSAGE, _ROOM, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return False
         except OSError:

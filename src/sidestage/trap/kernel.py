@@ -8,6 +8,7 @@ import fcntl
 import os
 import platform
 import struct
+from collections.abc import Collection
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -119,6 +120,15 @@ def valid(listener: int, ident: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def signalfd(numbers: Collection[int]) -> int:
+    """A descriptor that tells of these signals, which must be blocked (signalfd(2))."""
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, "little")  # sigset_t
+    fd: int = _libc.signalfd(-1, mask, os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return fd
 
 
 def tgid(tid: int) -> int:

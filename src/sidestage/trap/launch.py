@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sidestage.trap import kernel
 
@@ -23,8 +23,8 @@ class LaunchError(Exception):
         self.status = status
 
 
-def start(argv: Sequence[str], env: Mapping[str, str], program: bytes) -> tuple[int, int]:
-    """Fork, filter, execute; returns (pid, listener)."""
+def start(argv: Sequence[str], env: Mapping[str, str], program: bytes, mask: Collection[int] = ()) -> tuple[int, int]:
+    """Fork, filter, execute with the signal mask; returns (pid, listener)."""
     kernel.check_sizes()
     up_r, up_w = os.pipe()
     down_r, down_w = os.pipe()
@@ -34,7 +34,7 @@ def start(argv: Sequence[str], env: Mapping[str, str], program: bytes) -> tuple[
         try:
             os.close(up_r)
             os.close(down_w)
-            _child(argv, env, program, up_w, down_r, parent)
+            _child(argv, env, program, mask, up_w, down_r, parent)
         finally:
             os._exit(126)
     os.close(up_w)
@@ -80,13 +80,17 @@ def _exactly(fd: int) -> bytes:
     return data
 
 
-def _child(argv: Sequence[str], env: Mapping[str, str], program: bytes, up: int, down: int, parent: int) -> None:
+def _child(
+    argv: Sequence[str], env: Mapping[str, str], program: bytes, mask: Collection[int], up: int, down: int, parent: int
+) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(137)
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored is inherited (signal(7))
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # Everything that allocates or imports comes before the filter: from then on some calls wait for the supervisor.
     encoded = [os.fsencode(arg) for arg in argv]
     environ = {os.fsencode(k): os.fsencode(v) for k, v in env.items()}

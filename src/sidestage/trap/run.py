@@ -14,6 +14,7 @@ from sidestage.trap import (
     bpf,
     kernel,
     launch,
+    signals,
     supervisor,
     sys_accept,
     sys_bind,
@@ -30,8 +31,6 @@ from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
 FILE_FAMILIES = (sys_open, sys_stat, sys_paths)
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_OURS_TO_IGNORE = (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE)  # the terminal sends them to the program as well
 SETTLE = 0.5  # seconds for processes that end together with the program
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 LOST = 1  # exit status when the connection to the target broke
@@ -79,17 +78,18 @@ def run(
     for family in (*FAMILIES, *(FILE_FAMILIES if files else ())):
         family.install(sup)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    woken_r, woken_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    previous = _signals(woken_w)
     program = bpf.assemble(bpf.program(sup.names))
-    child, listener = launch.start(argv, env, program)
+    arriving = signals.Signals()
+    try:
+        child, listener = launch.start(argv, env, program, arriving.mask)
+    except BaseException:
+        arriving.close()
+        raise
     status = [0]
 
     def reap() -> None:
-        received = os.read(woken_r, 256)
-        for number in received:
-            if number in _FORWARDED:
-                terminate([child], number)
+        for number in arriving.for_program():
+            terminate([child], number)
         while True:
             try:
                 pid, how = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
@@ -97,15 +97,15 @@ def run(
                 return
             if not pid:
                 return
-            if pid == child and os.WIFSTOPPED(how):
-                os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees a stopped job; its `fg` continues the group
-                terminate([child], signal.SIGCONT)
+            if os.WIFSTOPPED(how):
+                if pid == child and signals.stop_as_a_job():
+                    terminate([child], signal.SIGCONT)
             elif pid == child:
                 status[0] = how
                 sup.stop()
 
     sup.broker.request("ready", {}, lambda *_: None, [listener])
-    sup.watch(woken_r, reap)
+    sup.watch(arriving.fd, reap)
     sup.watch(broker.fileno(), sup.broker.poll_one)
     _raise_limit()
     try:
@@ -115,9 +115,7 @@ def run(
         terminate(_ours(), signal.SIGKILL)
         raise
     finally:
-        signal.set_wakeup_fd(-1)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        arriving.close()
     error = launch.exec_error(child)
     if error:
         missing = error in (2, 20)
@@ -127,16 +125,6 @@ def run(
     if stopped:
         say(f"{stopped} that the program left running {'was' if stopped == 1 else 'were'} ended: cut off from the target")
     return os.waitstatus_to_exitcode(status[0]) if os.WIFEXITED(status[0]) else 128 + os.WTERMSIG(status[0])
-
-
-def _signals(wakeup: int) -> dict[int, Any]:
-    previous: dict[int, Any] = {}
-    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    for number in (*_FORWARDED, signal.SIGCHLD):
-        previous[number] = signal.signal(number, lambda *_: None)
-    for number in _OURS_TO_IGNORE:
-        previous[number] = signal.signal(number, signal.SIG_IGN)
-    return previous
 
 
 def _end(sup: Supervisor) -> int:
