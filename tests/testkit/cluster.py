@@ -79,6 +79,14 @@ class Cluster:
             (pod for pod in found if "deletionTimestamp" not in pod["metadata"]), key=lambda pod: str(pod["metadata"]["name"])
         )
 
+    def kill(self, pod: Any, pattern: str = "") -> None:
+        """SIGKILL from the node to the pod's processes whose command line matches; pid 1 of a container can't be killed inside."""
+        code = f"""
+            for pid in $(grep -l {pod["metadata"]["uid"]} /proc/[0-9]*/cgroup 2>&- | cut -d/ -f3); do
+                tr '\\0' ' ' <"/proc/$pid/cmdline" | grep -qe '{pattern}' && kill -9 "$pid"
+            done; true"""
+        self.enter(pod["spec"]["nodeName"], "bash", "-c", code)
+
     def enter(self, node: str, *argv: str, timeout: float = 60) -> str:
         """A command in all namespaces of a node but with this machine's files."""
         init = (self.state / node / "init").read_text().strip()

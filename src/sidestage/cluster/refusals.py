@@ -44,6 +44,9 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     (r"error looking up service account|serviceaccount \"?\S+\"? not found", "correct agent.service_account"),
     (r"no PriorityClass with name", "correct agent.priority_class"),
     (r"because it is being terminated", "the namespace is being deleted: choose another"),
+    # github.com/opencontainers/runc: libcontainer/setns_init_linux.go and standard_init_linux.go, through os/exec
+    (r"executable file not found|exec: .* no such file or directory",
+     "name an image with Python 3.9 or later in agent.image (--agent-image), or its interpreter in agent.python"),
     # pkg/kubelet/events, k8s.io/kubernetes/pkg/kubelet/images
     (r"ImagePullBackOff|ErrImagePull|ErrImageNeverPull|InvalidImageName|Failed to pull image|Back-off pulling image",
      "correct agent.image (--agent-image), agent.image_pull_policy or agent.image_pull_secrets"),
