@@ -20,12 +20,11 @@ ALLOWED = {
     "http": (set(), "travels to the target, and is pure"),
     "agent": ({"stream", "protocol", "http"}, "runs beside the target, where nothing else of ours is"),
     "trap": ({"protocol"}, "knows system calls and nothing of targets: its needs are ports.py"),
-    "config": (set(), "is plain data that anything may read"),
+    "config": ({"http"}, "is plain data that anything may read; a filter is checked by the code that will run it"),
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
     "exchange": ({"http"}, "reads what passes by, and decides nothing"),
-    "ui": ({"session"}, "shows what a session tells, and has no other way to it"),
     "session": (
         {"exchange", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"
     ),

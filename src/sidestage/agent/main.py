@@ -106,7 +106,7 @@ class Agent:
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
             "close": lambda a: self._files.close(a["handle"]),
             "access": lambda a: self._files.access(a["path"], a["mode"]),
-            "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers"))),
+            "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers")), a.get("filter")),
             "unmirror": lambda a: self._mirror.unsubscribe(a["port"], bool(a.get("answers"))),
         }
         self._later: Dict[str, Callable[[int, Args], None]] = {  # answer for themselves, on the control link

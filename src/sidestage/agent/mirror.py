@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
 from sidestage.agent.tcp import (
     Aborted,
@@ -26,14 +26,15 @@ from sidestage.agent.tcp import (
     Segment,
     Started,
 )  # fmt: skip
-from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import Buffer
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
+if TYPE_CHECKING:
+    from sidestage.agent.sifted import SiftedFlow, Sifter
+
 MAX_BUFFER = 1 << 20  # bytes kept for a connection that the laptop doesn't take, beyond the channel's window
-MAX_TOTAL = 32 << 20  # bytes kept for all of them and in the link's own queues, when the link stands still
 ROUND = 256  # packets a wake-up: the link has its turn
 RECEIVE_BUFFER = 8 << 20  # bytes of socket buffer, about 20 ms of a full 10 GbE
 REPORT = 1.0  # seconds between reports of drops
@@ -46,21 +47,27 @@ MAX_PORTS = 60  # jumps of classic BPF reach 255 instructions, and a port takes 
 class Mirror:
     def __init__(self, loop: Loop, links: Links) -> None:
         self._loop, self._links = loop, links
-        self._flows: Dict[Key, _Flow] = {}
+        self._flows: Dict[Key, Union[_Flow, SiftedFlow]] = {}
         self._answers: Dict[Key, _Flow] = {}
         self._reassembler = Reassembler()
         self._sock: Optional[socket.socket] = None
-        self._kept = _Kept()
         self._lost: Dict[int, List[int]] = {}  # port -> [bytes, connections]
         self._reporting = False
+        self._sifters: Dict[int, Optional[Sifter]] = {}  # port -> what follows a connection when only some requests are told
 
-    def subscribe(self, port: int, answers: bool = False) -> None:
-        """Mirror connections to `port` that start from now on, with what the target answers in a channel of its own if asked.
+    def subscribe(self, port: int, answers: bool = False, only: Optional[Dict[str, Any]] = None) -> None:
+        """Mirror connections to `port` that start from now on, with what the target answers in a channel of its own if asked;
+        `only`: the requests that this filter takes (http/filters.py).
 
         Raises OSError (EPERM without CAP_NET_RAW), ValueError.
         """
         if not 0 < port < 65536:
             raise ValueError(f"{port} is no port")
+        make = None
+        if only is not None:
+            from sidestage.agent.sifted import sifter
+
+            make = sifter(only, self._links.control)
         if self._sock is None:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
             try:
@@ -80,6 +87,7 @@ class Mirror:
             self._filter(self._sock, port)
         for counts in self._counts(answers):
             counts[port] = counts.get(port, 0) + 1
+        self._sifters[port] = make
 
     def unsubscribe(self, port: int, answers: bool = False) -> None:
         """Connections under way go on to their end."""
@@ -121,18 +129,18 @@ class Mirror:
     def _apply(self, event: Any) -> None:
         key = event.key
         if isinstance(event, Started):
-            try:
-                self._flows[key] = _Flow(self._links.carrier(), "mirror", key, self._gone, self._kept)
-                if key[3] in self._reassembler.answers:
-                    self._answers[key] = _Flow(self._links.carrier(), "answer", key, self._gone, self._kept)
-            except ProtocolError:  # all channels are in use
-                self._reassembler.forget(key)
-                self._count(key[3], 0)
+            sifter = self._sifters.get(key[3])
+            if sifter is None:
+                self._flows[key] = _Flow(self._links.carrier(), "mirror", key, self._gone)
+            else:
+                self._flows[key] = sifter(key, lambda gone: _Flow(self._links.carrier(), "mirror", key, gone), self._gone)
+            if key[3] in self._reassembler.answers:
+                self._answers[key] = _Flow(self._links.carrier(), "answer", key, self._gone)
             return
         if isinstance(event, Dropped):
             self._count(key[3], 0)
         answering = isinstance(event, (Answer, Answered))
-        flow = (self._answers if answering else self._flows).get(key)
+        flow: Union[_Flow, SiftedFlow, None] = (self._answers if answering else self._flows).get(key)
         if isinstance(event, (Aborted, Dropped)):
             for each in (flow, self._answers.get(key)):
                 if each is not None:
@@ -146,7 +154,7 @@ class Mirror:
         else:
             flow.eof()
 
-    def _gone(self, flow: "_Flow", unsent: int) -> None:
+    def _gone(self, flow: "Union[_Flow, SiftedFlow]", unsent: int) -> None:
         """A flow's end; `unsent` is not 0 when the laptop was too slow for it."""
         if self._flows.get(flow.key) is flow:
             del self._flows[flow.key]
@@ -172,17 +180,11 @@ class Mirror:
             self._links.control.event("mirror.dropped", {"port": port, "bytes": size, "connections": connections})
 
 
-class _Kept:
-    """Bytes in all flows' queues."""
-
-    size = 0
-
-
 class _Flow:
     """One direction of a mirrored connection: a channel to the laptop, with a bounded queue."""
 
-    def __init__(self, link: Link, kind: str, key: Key, gone: Callable[["_Flow", int], None], kept: _Kept) -> None:
-        self._link, self.key, self._gone, self._kept = link, key, gone, kept
+    def __init__(self, link: Link, kind: str, key: Key, gone: Callable[["_Flow", int], None]) -> None:
+        self._link, self.key, self._gone = link, key, gone
         self._queue: Deque[bytes] = deque()
         self._size = 0
         self._open = self._eof = self._ended = False
@@ -193,11 +195,11 @@ class _Flow:
 
     def data(self, data: bytes) -> None:
         self._queue.append(data)
-        self._grow(len(data))
+        self._size += len(data)
         if self._open:
             self._flush()
-        if self._size > MAX_BUFFER or self._kept.size + self._link.mux.pending() > MAX_TOTAL:
-            self._end(reset=True, unsent=self._size or len(data))
+        if self._size > MAX_BUFFER:
+            self._end(reset=True, unsent=self._size)
 
     def eof(self) -> None:
         self._eof = self.finished = True
@@ -218,7 +220,7 @@ class _Flow:
             if len(data) > room:
                 queue.appendleft(data[room:])
                 data = data[:room]
-            self._grow(-len(data))
+            self._size -= len(data)
             link.send(self.channel, data)
         if self._eof:
             self._eof = False
@@ -249,13 +251,7 @@ class _Flow:
             self._ended = True
             if reset:
                 self._link.reset(self.channel)
-            self._grow(-self._size)
-            self._queue.clear()
             self._gone(self, unsent)
-
-    def _grow(self, size: int) -> None:
-        self._size += size
-        self._kept.size += size
 
 
 def parse(protocol: int, packet: bytes) -> Optional[Segment]:

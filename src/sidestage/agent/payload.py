@@ -28,9 +28,10 @@ BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
     "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
     "sidestage.stream": ("link", "links", "loop", "pump"),
+    "sidestage.http": ("filters", "hpack", "http1", "http2", "jsonpath", "orders", "patterns", "sieve"),
     "sidestage.agent": (
         "bulk", "container", "env", "files", "legs", "main", "mirror", "netlink", "nft", "outgoing", "passage", "port",
-        "registry", "sockdiag", "steal", "target", "tcp",
+        "registry", "sifted", "sockdiag", "steal", "target", "tcp",
     ),
 }  # fmt: skip
 

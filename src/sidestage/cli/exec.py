@@ -43,7 +43,7 @@ def main(options: ExecOptions) -> int:
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, command, options)
+        ours, child = _start_session(settings, spec, session, incoming, command, options.debug)
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -68,10 +68,6 @@ def main(options: ExecOptions) -> int:
 
     env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
     env[MARK] = session
-    if options.ui:
-        from sidestage.cli.ui import beside
-
-        progress.say(f"live at {beside(session)}")
     progress.ready(f"{command[0]} runs as {begin['hostname']} ({name})")
     try:
         status = trap.run(
@@ -108,11 +104,11 @@ def _summary(settings: config.Config, incoming: IncomingRules, output: str) -> D
     return DiffSummary(diff, output == "json")
 
 
-def _wish(settings: config.Config, ui: bool) -> Wish:
+def _wish(settings: config.Config) -> Wish:
     from sidestage.session.watch import Wish
 
     diff = settings.feature.diff
-    return Wish(answers=diff.enabled or ui, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
+    return Wish(answers=diff.enabled, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
 
 
 def _refuse_nested() -> None:
@@ -150,7 +146,7 @@ def _target(settings: config.Config) -> TargetSpec:
 
 
 def _start_session(
-    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions
+    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], debug: bool
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -159,7 +155,7 @@ def _start_session(
     if child:
         theirs.close()
         return ours, child
-    code, debug, ui = 1, options.debug, options.ui
+    code = 1
     try:
         ours.close()
         from sidestage.session.main import SessionOptions, serve
@@ -169,7 +165,7 @@ def _start_session(
         about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            cluster_plan(settings, spec, session, incoming), about, _wish(settings, ui),
+            cluster_plan(settings, spec, session, incoming), about, _wish(settings),
         )  # fmt: skip
         serve(theirs, told, debug=debug)
         code = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sidestage.config import Config
+from sidestage.config import Config, http_filter
 from sidestage.views.incoming import IncomingRules
 
 # What Node, the JVM and debugpy listen on when they are told to
@@ -22,7 +22,8 @@ def incoming_rules(config: Config, command: Sequence[str], targetless: bool) -> 
         ignore_ports=frozenset(incoming.ignore_ports), port_mapping=dict(incoming.port_mapping),
         listen_ports=dict(incoming.listen_ports), ignore_localhost=incoming.ignore_localhost,
         debugger_ports=debugger_ports(command), flush_connections=incoming.flush_connections,
-        when_down=incoming.when_down, on_conflict=incoming.on_conflict,
+        when_down=incoming.when_down, on_conflict=incoming.on_conflict, filter=http_filter.spec(config),
+        filter_ports=None if incoming.http_filter.ports is None else frozenset(incoming.http_filter.ports),
     )  # fmt: skip
 
 

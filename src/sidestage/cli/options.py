@@ -18,7 +18,6 @@ class ExecOptions:
     config_file: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
     output: str = "auto"  # auto | plain | json
-    ui: bool = False
     debug: bool = False
 
 
@@ -40,10 +39,13 @@ def exec_parser() -> argparse.ArgumentParser:
     add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
     add("--incoming", choices=["mirror", "steal", "off"], help="what becomes of the target's incoming traffic")
     add("--steal", action="store_true", help="take it: short for --incoming steal")
+    add("--http-header-filter", metavar="REGEX", help="only requests with such a line `Name: value`")
+    add("--http-path-filter", metavar="REGEX", help="only requests of such a path, with or without its query")
+    add("--http-method-filter", metavar="METHOD", help="only requests of this method")
+    add("--http-filter-ports", metavar="PORT;...", help="filter on these ports only, and take the others whole")
     add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
     add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
     add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
-    add("--ui", action="store_true", help="show the session live in a page on this machine")
     add("--diff", action="store_true", help="compare the program's answers with the target's own, and sum up at the end")
     add("--diff-ignore", action="append", metavar="RULE", help="status, header:NAME or body:PATH, maybe behind METHOD and PATH")
     add("--diff-count", type=int, metavar="N", help="end when so many exchanges are compared")
@@ -110,6 +112,10 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("key", given.key),
         ("feature.fs.mode", given.fs_mode),
         ("feature.network.incoming.mode", "steal" if given.steal else given.incoming),
+        ("feature.network.incoming.http_filter.header_filter", given.http_header_filter),
+        ("feature.network.incoming.http_filter.path_filter", given.http_path_filter),
+        ("feature.network.incoming.http_filter.method_filter", given.http_method_filter),
+        ("feature.network.incoming.http_filter.ports", _ports(given.http_filter_ports)),
         ("feature.network.incoming.when_down", given.when_down),
         ("feature.network.incoming.on_conflict", given.on_conflict),
         ("feature.network.incoming.flush_connections", given.flush_connections or None),
@@ -125,4 +131,9 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.env_file", given.env_file),
     )
     overrides = cluster_keys(given) | {key: value for key, value in keys if value is not None}
-    return ExecOptions(command, given.config_file, overrides, given.output, given.ui, given.debug)
+    return ExecOptions(command, given.config_file, overrides, given.output, given.debug)
+
+
+def _ports(text: str | None) -> list[int | str] | None:
+    """What is no number is left for the schema's check to say so."""
+    return None if text is None else [int(part) if part.strip().isdecimal() else part for part in text.replace(",", ";").split(";")]

@@ -33,6 +33,20 @@ class Fs:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpFilter:
+    """Which requests are taken; one of the first six. http_filter.py knows what they mean."""
+
+    header_filter: str = ""  # a regular expression for `Name: value`
+    path_filter: str = ""  # a regular expression for the path, and for the path with its query
+    method_filter: str = ""
+    body_filter: dict[str, str] = field(default_factory=dict)  # {body: json, query: JSONPath, matches: regular expression}
+    all_of: tuple[dict[str, Any], ...] | None = None  # of {header}, {path}, {method}, {body, query, matches}, {all_of}, {any_of}
+    any_of: tuple[dict[str, Any], ...] | None = None
+    ports: tuple[int, ...] | None = None  # None: all; others are taken whole
+    probes: bool = False  # take the kubelet's probes too
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     mode: Literal["mirror", "steal", "off"] = "mirror"
     ports: tuple[int, ...] | None = None
@@ -43,6 +57,7 @@ class Incoming:
     flush_connections: bool = False
     when_down: Literal["pass", "502"] = "pass"
     on_conflict: Literal["abort", "wait", "override"] = "abort"
+    http_filter: HttpFilter = field(default_factory=HttpFilter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +82,7 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    incoming: Incoming = Incoming()
+    incoming: Incoming = field(default_factory=Incoming)
     outgoing: Outgoing = Outgoing()
     dns: Dns = Dns()
 
@@ -89,7 +104,7 @@ class Diff:
 class Feature:
     env: Env = field(default_factory=Env)
     fs: Fs = field(default_factory=Fs)
-    network: Network = Network()
+    network: Network = field(default_factory=Network)
     hostname: bool = True
     magic: Magic = Magic()
     diff: Diff = Diff()
@@ -126,6 +141,8 @@ class Agent:
     privileged: bool = False
     disabled_capabilities: tuple[Literal["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"], ...] = ()
     startup_timeout: int = 60  # seconds until the agent must have begun
+    max_body_buffer_size: int = 65_535  # bytes of a body that a filter waits for; a longer one matches none
+    max_body_buffer_timeout: int = 1_000  # milliseconds
     ttl: int = 1  # seconds that a finished Job stays, for a look at its pod
 
 
@@ -147,14 +164,11 @@ class Config:
 _STEAL = "steal is not there yet"
 NOT_YET = {
     "agent.flush_connections": _STEAL,
-    "agent.max_body_buffer_size": _STEAL,
-    "agent.max_body_buffer_timeout": _STEAL,
     "feature.network.incoming.tls_delivery": _STEAL,
     "feature.network.incoming.https_delivery": _STEAL,
     "feature.network.incoming.on_concurrent_steal": _STEAL,
     "feature.network.dns.filter": "DNS filters are not there yet; feature.network.outgoing.filter names what connects where",
     "feature.fs.mode=write": "write mode is not there yet; with `read`, files opened for writing are local",
-    "feature.network.incoming.http_filter": "HTTP filters are not there yet",
 }
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {

@@ -355,6 +355,9 @@ class Http1(Wires):
         self._discard, self._sending, self._target, self._buffer = True, False, _NONE, b""
         self.done = self._client_ended
 
+    def idle(self) -> bool:
+        return self._target == _NONE and not self._buffer and self._hold is None
+
     def _full(self) -> bool:
         if self._discard or self._target == _NONE:
             return False

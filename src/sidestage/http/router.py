@@ -33,6 +33,11 @@ class Router:
         """Nothing is left to route: spliced, or over."""
         return self._route.done
 
+    @property
+    def idle(self) -> bool:
+        """No request is under way, nor the beginning of one."""
+        return not self._first and not self._early and self._route.idle()
+
     def start(self) -> List[Order]:
         self._out.append(Open(POD))
         return self._orders()

@@ -59,6 +59,10 @@ class Wires:
     def timeout(self) -> None:
         raise NotImplementedError
 
+    def idle(self) -> bool:
+        """No request is under way."""
+        raise NotImplementedError
+
     def client_reset(self) -> None:
         self._out += [Reset(to) for to in sorted(self._open)]
         self.done = True

@@ -65,7 +65,11 @@ class Incoming:
         self._links.call(self._rules.mode, claim, done)
 
     def _claim(self, port: int) -> dict[str, Any]:
-        return {"port": port, "answers": True} if self._rules.mode == "mirror" and self._watch.wish.answers else {"port": port}
+        claim: dict[str, Any] = {"port": port}
+        if self._rules.mode == "mirror" and self._watch.wish.answers:
+            claim["answers"] = True
+        only = self._rules.filter_of(port)
+        return claim if only is None else claim | {"filter": only}
 
     def subscribe_all(self) -> None:
         """With a new agent, which knows nothing of what was before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,12 @@ class IncomingRules:
     flush_connections: bool = False
     when_down: str = "pass"  # pass | 502
     on_conflict: str = "abort"  # abort | wait | override
+    filter: Mapping[str, Any] | None = None  # which requests, as http/filters.py reads it; None: all that comes
+    filter_ports: frozenset[int] | None = None  # the ports of which only matching requests are taken; None: all
+
+    def filter_of(self, port: int) -> Mapping[str, Any] | None:
+        """The filter for one of the target's ports."""
+        return self.filter if self.filter_ports is None or port in self.filter_ports else None
 
     def remote_port(self, port: int) -> int:
         return self.port_mapping.get(port, port)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sidestage.config import Config, ConfigError, load
+from sidestage.config import http_filter as http_filters
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,32 @@ def test_a_flag_keeps_what_a_short_form_said() -> None:
     assert found.feature.network.incoming.mode == "off"
 
 
+JSON_BODY = {"body": "json", "query": "$", "matches": "x"}
+
+
+def http_filter(mode: str = "steal", **keys: Any) -> Any:
+    return {"feature": {"network": {"incoming": {"mode": mode, "http_filter": keys}}}}
+
+
+@pytest.mark.parametrize(
+    "keys, spec",
+    [
+        ({}, None),
+        ({"header_filter": "^x: y$"}, {"header": "^x: y$"}),
+        ({"path_filter": "/a", "ports": [80]}, {"path": "/a"}),
+        ({"method_filter": "PUT"}, {"method": "PUT"}),
+        ({"body_filter": JSON_BODY}, {"body": JSON_BODY}),
+        (
+            {"any_of": [{"header": "a"}, {"body": "json", "query": "$", "matches": "x"}, {"all_of": [{"method": "PUT"}]}]},
+            {"any_of": [{"header": "a"}, {"body": JSON_BODY}, {"all_of": [{"method": "PUT"}]}]},
+        ),
+    ],
+)
+def test_http_filters(keys: Any, spec: Any) -> None:
+    config = read(http_filter(**keys))
+    assert http_filters.spec(config) == (spec and {**spec, "probes": False, "max_body": 65535, "body_time": 1000})
+
+
 @pytest.mark.parametrize(
     "tree, said",
     [
@@ -99,7 +126,16 @@ def test_a_flag_keeps_what_a_short_form_said() -> None:
         ({"feature": {"fs": "write"}}, ["feature.fs.mode", "not there yet"]),
         ({"feature": {"network": {"incoming": "stael"}}}, ["incoming.mode", "did you mean 'steal'?"]),
         ({"feature": {"network": {"incoming": {"when_down": 503}}}}, ["incoming.when_down", "pass, 502"]),
-        ({"feature": {"network": {"incoming": {"http_filter": {}}}}}, ["http_filter", "not there yet"]),
+        (http_filter(header_filter="a", path_filter="b"), ["http_filter: header_filter and path_filter exclude each other"]),
+        (http_filter(header_filter="("), ["http_filter.header_filter: not a regular expression"]),
+        (http_filter(any_of=[]), ["http_filter.any_of: must be a list of filters, and not empty"]),
+        (http_filter(all_of=[{"path": "a"}, {"header": "["}]), ["http_filter.all_of[1].header: not a regular expression"]),
+        (http_filter(all_of=[{"path_filter": "a"}]), ["http_filter.all_of[0].path_filter: unknown"]),
+        (http_filter(body_filter={"body": "json", "query": "$[", "matches": "a"}), ["body_filter.query: not a JSONPath"]),
+        (http_filter(body_filter={"body": "json", "query": "$"}), ["body_filter.matches: must be a text"]),
+        (http_filter(ports=[80]), ["http_filter: ports without a filter"]),
+        (http_filter("off", path_filter="a"), ["http_filter: has no effect while"]),
+        (http_filter(headr_filter="a"), ["http_filter.headr_filter: unknown key, did you mean 'header_filter'?"]),
         ({"feature": {"hostname": "yes"}}, ["feature.hostname", "true or false"]),
         ({"feature": {"network": {"incoming": {"ports": 80}}}}, ["incoming.ports", "list"]),
         ({"feature": {"network": {"incoming": {"port_mapping": [[1, 2], [1, 3]]}}}}, ["port_mapping", "twice"]),
