@@ -105,6 +105,7 @@ class SessionPolicy:
         self._outgoing = OutgoingPolicy(chosen.outgoing, self._names, nameservers, local_nameservers())
         self.connect, self.unix = self._outgoing.connect, self._outgoing.unix
         self._files = chosen.files
+        self.names = any(one.name for one in (*chosen.outgoing.remote, *chosen.outgoing.local))
 
     def path(self, path: str, write: bool) -> tuple[Decision, str]:
         return self._files.decide(path, write)

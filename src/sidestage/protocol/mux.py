@@ -157,7 +157,8 @@ class Mux:
         state = self._known(channel)
         if state is None:
             return None
-        if not state.open or state.eof_in or len(payload) > state.room:
+        early = not state.open and channel & 1 == self._parity
+        if early or state.eof_in or len(payload) > state.room:
             raise ProtocolError(f"data on channel {channel} before it is open, after its end or beyond its credit")
         state.room -= len(payload)
         return Data(channel, payload)
@@ -263,7 +264,7 @@ class Mux:
     def writable(self, channel: int) -> int:
         """Bytes that may be sent now; when that is few, a Credit event or `relieved` says when it is more."""
         state = self._channels.get(channel)
-        if state is None or not state.open or state.eof_out:
+        if state is None or state.eof_out or not self._may_send(channel, state):
             return 0
         return min(state.credit, self._outbox.room(state.queue))
 
@@ -272,7 +273,7 @@ class Mux:
         state = self._channels.get(channel)
         if state is None:
             return
-        if len(data) > state.credit or not state.open or state.eof_out:
+        if len(data) > state.credit or state.eof_out or not self._may_send(channel, state):
             raise ProtocolError(f"sent beyond the credit or the end of channel {channel}", remote=False)
         state.credit -= len(data)
         size = self._max_data
@@ -282,6 +283,10 @@ class Mux:
             view = memoryview(data)
             for at in range(0, len(data), size):
                 self._outbox.data(state.queue, view[at : at + size])
+
+    def _may_send(self, channel: int, state: _Channel) -> bool:
+        """Who opened a channel may send at once; what is refused then was not read."""
+        return state.open or channel & 1 == self._parity
 
     def send_eof(self, channel: int) -> None:
         state = self._channels.get(channel)

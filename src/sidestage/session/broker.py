@@ -79,7 +79,7 @@ class BrokerServer:
 
         def reply(errno: int = 0, fds: Sequence[int] = (), **result: Any) -> None:
             nonlocal answered
-            if not answered:
+            if request and not answered:  # 0: trap told, and asked nothing
                 answered = True
                 self._send({"id": request, "errno": errno, **result}, fds)
 

@@ -123,7 +123,7 @@ class Session:
             said=self._say, lost=self._lost, again=self._attached_again,
         )  # fmt: skip
         links = self._links = self._attachment.links
-        Outgoing(self._loop, links, self._broker, self._feed)
+        self._outgoing = Outgoing(self._loop, links, self._broker, self._feed)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
         self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
         self._attachment.hello(options.session, self._on_hello)
@@ -174,8 +174,9 @@ class Session:
 
     # -- requests from trap --
 
-    def _ready(self, _args: Args, fds: list[int], reply: Reply) -> None:
+    def _ready(self, args: Args, fds: list[int], reply: Reply) -> None:
         self._listener = fds[0]
+        self._outgoing.tells_names = args["names"]
         reply()
         with contextlib.suppress(ProcessLookupError):  # trap died just now: we shall hear of it
             self._guard = guard.start(self._trap, self._listener, self._options.session)

@@ -15,21 +15,21 @@ from sidestage.protocol.messages import Buffer
 from sidestage.session.attempt import Attempt
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.feed import Feed
+from sidestage.session.relay import UdpRelay
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
-from sidestage.views.names import DNS_PORT, answers, question, server_failure
+from sidestage.views.names import DNS_PORT, answers, question
 
-UDP_IDLE = 300.0  # seconds; NAT devices forget a UDP flow after 30 to 300 (RFC 4787 REQ-5 asks for at least 120)
 RELAY_CONNECT_TIMEOUT = 10.0  # seconds for trap to connect the program's unix socket, a local matter
-MAX_DATAGRAM = 65535
 MAX_NAMES = 4096  # remembered for the feed
 
 
 class Outgoing:
     def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed) -> None:
         self._loop, self._links, self._broker, self._feed = loop, links, broker, feed
+        self.tells_names = False  # does trap want to hear which address is whose?
         self._names: dict[str, str] = {}  # address -> the name that it was last the answer to
         broker.on("connect", self._connect)
         broker.on("udp", self._udp)
@@ -71,15 +71,26 @@ class Outgoing:
 
         _Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
 
-    def _udp(self, args: Args, _fds: list[int], reply: Reply) -> None:
-        if args["port"] != DNS_PORT:
-            Attempt(self._feed, "udp", host=args["host"], port=args["port"], name=self._names.get(args["host"])).result()
-        UdpRelay(self._loop, self._links.carrier(), (args["family"], args["host"], args["port"]), reply, self._learn)
+    def _udp(self, args: Args, fds: list[int], reply: Reply) -> None:
+        host, port = args["host"], args["port"]
+        if port != DNS_PORT:
+            Attempt(self._feed, "udp", host=host, port=port, name=self._names.get(host)).result()
+        heard = self._heard if port == DNS_PORT else lambda _: None
+        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard)
+
+    def _heard(self, data: Buffer) -> None:
+        """An answer for the program, which need not wait until we have read it, unless the decisions of trap depend on it."""
+        message = bytes(data)
+        if self.tells_names:
+            self._learn(message)
+        else:
+            self._loop.soon(lambda: self._learn(message))
 
     def _learn(self, message: bytes) -> None:
         found = list(answers(message))
         for name, address in found:
-            self._broker.event("name", name=name, address=address)
+            if self.tells_names:
+                self._broker.event("name", name=name, address=address)
             if len(self._names) >= MAX_NAMES:
                 del self._names[next(iter(self._names))]
             self._names[address] = name
@@ -189,101 +200,3 @@ def _join_pending(program: socket.socket, listener: socket.socket) -> socket.soc
     with contextlib.suppress(BlockingIOError):
         end.connect(program.getsockname()[:2])
     return end
-
-
-class UdpRelay:
-    """A loopback datagram socket that stands for host:port; it talks to the first socket that talks to it."""
-
-    def __init__(
-        self, loop: Loop, link: Link, remote: tuple[int, str, int], reply: Reply, learn: Callable[[bytes], None]
-    ) -> None:
-        family, host, port = remote
-        self._loop, self._link, self._reply, self._learn = loop, link, reply, learn
-        self._dns = port == DNS_PORT
-        self._sock = socket.socket(
-            socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
-        )
-        self._sock.bind(("::1" if family == 6 else "127.0.0.1", 0))
-        self._peer: tuple[Any, ...] | None = None
-        self._early: list[bytes] = []
-        self._accepted = self._failed = False
-        self._active = True
-        self.channel = link.open("udp", {"host": host, "port": port}, self)
-        loop.watch(self._sock.fileno(), select.EPOLLIN, self._readable)
-        loop.later(UDP_IDLE, self._idle)
-        if self._dns:  # a query need not wait a round trip for the word that its socket is there
-            reply(relay=list(self._sock.getsockname()[:2]))
-
-    def _readable(self, _: int) -> None:
-        while True:
-            try:
-                data, peer = self._sock.recvfrom(MAX_DATAGRAM)
-            except BlockingIOError:
-                return
-            except OSError:  # an ICMP error for what we sent: the program has closed its socket
-                continue
-            self._peer = self._peer or peer
-            if peer != self._peer:
-                continue
-            self._active = True
-            if self._failed:
-                self._answer(server_failure(data))
-            elif not self._accepted:
-                if len(self._early) < 64:
-                    self._early.append(data)
-            elif self._link.writable(self.channel) >= len(data):  # else dropped, as any full network queue does
-                self._link.send(self.channel, data)
-
-    def on_accepted(self, info: dict[str, Any]) -> None:
-        self._accepted = True
-        if not self._dns:
-            self._reply(relay=list(self._sock.getsockname()[:2]), local=info.get("local"))
-        for data in self._early:
-            self._link.send(self.channel, data)
-        self._early.clear()
-
-    def on_data(self, data: Buffer) -> None:
-        self._link.consumed(self.channel, len(data))
-        self._active = True
-        if self._dns:
-            self._learn(bytes(data))
-        self._answer(data)
-
-    def _answer(self, data: Buffer) -> None:
-        if self._peer:
-            with contextlib.suppress(OSError):
-                self._sock.sendto(data, self._peer)
-
-    def on_refused(self, errno: int, text: str) -> None:
-        if self._dns:
-            for query in self._early:
-                self._answer(server_failure(query))
-            # Late queries are still to come through this socket: they are answered the same way.
-            self._failed = True
-        else:
-            self._reply(errno)
-            self._close()
-
-    def on_reset(self) -> None:
-        self._close()
-
-    def on_eof(self) -> None:
-        self._close()
-
-    def on_credit(self) -> None:
-        return
-
-    def _idle(self) -> None:
-        if self._sock.fileno() < 0:
-            return
-        if not self._active:
-            self._link.reset(self.channel)
-            self._close()
-            return
-        self._active = False
-        self._loop.later(UDP_IDLE, self._idle)
-
-    def _close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.unwatch(self._sock.fileno())
-            self._sock.close()

@@ -136,12 +136,15 @@ class Link:
         """Channels that are open."""
         return len(self._handlers)
 
-    def open(self, kind: str, args: Args, handler: ChannelHandler) -> int:
+    def open(self, kind: str, args: Args, handler: ChannelHandler, first: Buffer = b"") -> int:
+        """`first` is sent along, for kinds of which the peer reads before it accepts."""
         if self._closed:
             self._loop.soon(lambda: handler.on_refused(5, "the link is closed"))
             return 0
         channel = self.mux.open(kind, args)
         self._handlers[channel] = handler
+        if first:
+            self.mux.send(channel, first, record=True)
         self.flush()
         return channel
 

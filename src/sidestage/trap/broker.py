@@ -40,20 +40,27 @@ class Broker:
         """Ask session; `done(answer, errno, fds)` comes once, with ENOTCONN when session is gone. `fds` stay ours."""
         self._next += 1
         self._waiting[self._next] = done
-        data = encode({"id": self._next, "op": op, **args})
+        if not self._send({"id": self._next, "op": op, **args}, fds):
+            del self._waiting[self._next]
+            done({}, errno.ENOTCONN, [])
+
+    def tell(self, op: str, args: Args, fds: Sequence[int] = ()) -> None:
+        """The same without an answer."""
+        self._send({"id": 0, "op": op, **args}, fds)
+
+    def _send(self, message: Args, fds: Sequence[int]) -> bool:
+        data = encode(message)
         while True:
             try:
                 if fds:
                     socket.send_fds(self._sock, [data], list(fds))
                 else:
                     self._sock.send(data)
-                return
+                return True
             except BlockingIOError:
                 select.select([], [self._sock], [], 1.0)  # session reads all the time: it is a matter of microseconds
             except OSError:
-                del self._waiting[self._next]
-                done({}, errno.ENOTCONN, [])
-                return
+                return False
 
     def poll(self) -> None:
         """Take what has arrived, without waiting."""

@@ -24,6 +24,8 @@ class Begin:
 
 
 class Policy(Protocol):
+    names: bool  # do connect's decisions depend on the names that session's event `name` tells?
+
     def path(self, path: str, write: bool) -> tuple[Decision, str]:
         """The decision, and the path to use (feature.fs.mapping may have changed it)."""
 

@@ -104,7 +104,7 @@ def run(
                 status[0] = how
                 sup.stop()
 
-    sup.broker.request("ready", {}, lambda *_: None, [listener])
+    sup.broker.request("ready", {"names": policy.names}, lambda *_: None, [listener])
     sup.watch(arriving.fd, reap)
     sup.watch(broker.fileno(), sup.broker.poll_one)
     _raise_limit()

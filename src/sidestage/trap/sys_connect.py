@@ -13,7 +13,7 @@ import socket
 import struct
 from typing import Any
 
-from sidestage.trap import sockets
+from sidestage.trap import relays, sockets
 from sidestage.trap.ports import Decision
 from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
@@ -151,19 +151,17 @@ def _fill(listener: socket.socket) -> None:
 def _udp(
     table: Sockets, call: Call, sock: socket.socket, inode: int, address: sockets.Address, remote: sockets.Address
 ) -> None:
-    def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
+    def made(port: int, code: int, local: list[Any] | None) -> None:
         with sock:
-            if not code:
-                code = sock.connect_ex((sockets.loopback(sock), answer["relay"][1]))
+            code = code or sock.connect_ex((sockets.loopback(sock), port))
             if code:
                 call.fail(code)
             else:
-                table.remember(inode, address, _own_name(sock, answer.get("local")))
-                # c-ares compares what recvfrom says
-                sockets.note(table.relays, inode, {address: ("127.0.0.1", answer["relay"][1])})
+                table.remember(inode, address, _own_name(sock, local))
+                sockets.note(table.relays, inode, {address: (relays.LOOPBACK, port)})  # c-ares compares what recvfrom says
                 call.ret()
 
-    call.sup.broker.request("udp", {**sockets.args_of(remote), "family": 4}, done)
+    relays.make(call.sup, remote, made)
 
 
 def _own_name(sock: socket.socket, told: list[Any] | None) -> sockets.Address | None:

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from sidestage.trap import message, sockets
+from sidestage.trap import message, relays, sockets
 from sidestage.trap.message import Message
 from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
@@ -72,7 +72,7 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
     inode = sockets.inode(sock)
     if inode not in table.relays:
         sockets.note(table.relays, inode, {})
-    relays = table.relays[inode]
+    known = table.relays[inode]
 
     def send(relay: sockets.Address) -> None:
         with sock:
@@ -81,15 +81,15 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
             except OSError as error:
                 call.fail(error.errno or errno.EIO)
 
-    def done(answer: dict[str, list[int]], code: int, _fds: list[int]) -> None:
+    def made(port: int, code: int, _local: object) -> None:
         if code:
             sock.close()
             call.fail(code)
             return
-        relays[address] = ("127.0.0.1", answer["relay"][1])
-        if len(relays) > MAX_RELAYS:
-            del relays[next(iter(relays))]
-        send(relays[address])
+        known[address] = (relays.LOOPBACK, port)
+        if len(known) > MAX_RELAYS:
+            del known[next(iter(known))]
+        send(known[address])
 
     try:
         payload = data()
@@ -98,10 +98,10 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
     except OSError:
         sock.close()
         raise
-    if address in relays:
-        send(relays[address])
+    if address in known:
+        send(known[address])
     else:
-        call.sup.broker.request("udp", {**sockets.args_of(remote), "family": 4}, done)
+        relays.make(call.sup, remote, made)
 
 
 def _recvfrom(table: Sockets, call: Call) -> None:
@@ -140,8 +140,8 @@ def _receive(table: Sockets, call: Call, flags: int, take: Callable[[bytes, byte
         call.cont()
         return
     sock = sockets.take(call, call.args[0])
-    relays = table.relays.get(sockets.inode(sock))
-    if not relays:
+    known = table.relays.get(sockets.inode(sock))
+    if not known:
         sock.close()
         call.cont()
         return
@@ -152,7 +152,7 @@ def _receive(table: Sockets, call: Call, flags: int, take: Callable[[bytes, byte
             data, source = sock.recvfrom(65536, socket.MSG_DONTWAIT | (flags & socket.MSG_PEEK))
         except BlockingIOError:
             return False
-        real = next((remote for remote, relay in relays.items() if relay[1] == source[1]), source[:2])
+        real = next((remote for remote, relay in known.items() if relay[1] == source[1]), source[:2])
         room = take(data, sockets.pack(sock.family, real))
         got(len(data) if flags & socket.MSG_TRUNC else min(len(data), room))
         return True

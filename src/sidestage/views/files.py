@@ -110,8 +110,13 @@ def _any(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _joined(patterns: Sequence[str]) -> Callable[[str], bool]:
-    search = re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.I).search
-    return lambda path: search(path) is not None
+    """Ours. Those with `^` are tried at the start only: a search would try them at every character, at ten times the cost."""
+    start, anywhere = (
+        re.compile("|".join(f"(?:{pattern})" for pattern in patterns if pattern.startswith("^") is anchored) or r"(?!)", re.I)
+        for anchored in (True, False)
+    )
+    match, search = start.match, anywhere.search
+    return lambda path: match(path) is not None or search(path) is not None
 
 
 def _template(replacement: str) -> str:

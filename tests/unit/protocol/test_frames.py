@@ -66,6 +66,7 @@ FRAMES: list[tuple[bytes, Event | None]] = [
     (frame(6, 1, b'{"errno":111,"text":""}'), Refused(1, 111, "")),
     (frame(7, 3, b"data"), Data(3, b"data")),
     (frame(7, 4, b""), Data(4, b"")),
+    (frame(7, 2, b"early"), Data(2, b"early")),
     (frame(8, 3), Eof(3)),
     (frame(9, 4), Reset(4)),
     (frame(9, 2), Reset(2)),
@@ -117,7 +118,7 @@ WRONG = {
     "unknown type": frame(15, 0), "type 0": frame(0, 0),
     "too long, known by its header": struct.pack("!IBI", wire.MAX_PAYLOAD + 1, wire.DATA, 3),
     "data of a channel never opened, ours": frame(7, 7, b"x"), "never opened, theirs": frame(7, 6, b"x"),
-    "channel 0": frame(7, 0, b"x"), "data before accept": frame(7, 1, b"x"), "data unasked": frame(7, 2, b"x"),
+    "channel 0": frame(7, 0, b"x"), "data before accept": frame(7, 1, b"x"),
     "data after EOF": frame(8, 3) + frame(7, 3, b"x"), "EOF twice": frame(8, 3) * 2, "EOF before accept": frame(8, 1),
     "beyond the window": frame(7, 3, bytes(wire.WINDOW)) + frame(7, 3, b"x"),
     "opened with our parity": frame(4, 7, b'{"kind":"tcp","args":{}}'), "opened again": frame(4, 4, b'{"kind":"tcp","args":{}}'),
@@ -173,7 +174,8 @@ def test_limits_of_our_own_orders() -> None:
     mux = laptop()
     orders: list[Callable[[], object]] = [
         lambda: mux.send(3, bytes(wire.WINDOW + 1)),
-        lambda: mux.send(1, b"x"),
+        lambda: mux.send(4, bytes(wire.WINDOW + 1)),
+        lambda: mux.send(2, b"x"),
         lambda: mux.send_eof(1),
         lambda: mux.call("x", {}, bytes(wire.MAX_PAYLOAD)),
         lambda: mux.event("x", {"text": "x" * wire.MAX_PAYLOAD}),

@@ -89,7 +89,7 @@ class Machine(RuleBasedStateMachine):
         number = self.mux[side].open("tcp", {"host": "::1"})
         assert number not in self.views[side] and number % 2 == (side == "laptop")
         self.views[side][number] = View(OPENING)
-        assert self.mux[side].writable(number) == 0
+        assert self.mux[side].writable(number) == self.window
 
     @precondition(lambda self: self.any(ASKED))
     @rule(side=side_of, which=index, yes=s.booleans())
@@ -102,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(OPEN))
     @rule(side=side_of, which=index, n=size)
     def send(self, side: str, which: int, n: int) -> None:
-        if found := self.some(side, which, OPEN):
+        if found := self.some(side, which, OPEN, OPENING):
             number, view = found
             room = self.mux[side].writable(number)
             assert not (view.eof_out and room)
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(OPEN))
     @rule(side=side_of, which=index)
     def send_too_much(self, side: str, which: int) -> None:
-        if found := self.some(side, which, OPEN):
+        if found := self.some(side, which, OPEN, OPENING):
             with pytest.raises(ProtocolError) as caught:
                 self.mux[side].send(found[0], bytes(self.mux[side].writable(found[0]) + 1))
             assert not caught.value.remote
@@ -138,7 +138,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.any(OPEN))
     @rule(side=side_of, which=index, n=size)
     def consume(self, side: str, which: int, n: int) -> None:
-        if found := self.some(side, which, OPEN):
+        if found := self.some(side, which, OPEN, ASKED):
             number, view = found
             n = min(n, len(view.got) - view.consumed)
             view.consumed += n
@@ -245,7 +245,7 @@ class Machine(RuleBasedStateMachine):
             assert view.state == OPENING and (event.errno, event.text) == (111, "no")
             view.state = GONE
         elif isinstance(event, Data):
-            assert view.state == OPEN and not view.eof_in
+            assert view.state in (OPEN, ASKED) and not view.eof_in
             view.got += event.data
         elif isinstance(event, Eof):
             assert view.state == OPEN and not view.eof_in and view.got == other.sent
@@ -255,7 +255,7 @@ class Machine(RuleBasedStateMachine):
             assert view.state != GONE and other.state == GONE
             view.state = GONE
         else:
-            assert view.state == OPEN and not view.eof_out
+            assert view.state in (OPEN, OPENING) and not view.eof_out
 
     def end_if_done(self, view: View) -> None:
         if view.eof_in and view.eof_out:
@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
             for number, view in self.views[side].items():
                 other = self.views[PEER[side]].get(number, View(GONE))
                 assert view.sent[: len(other.got)] == other.got
-                if OPEN == view.state == other.state:
+                if GONE not in (view.state, other.state):
                     under_way = len(view.sent) - other.consumed
                     beyond += max(under_way + self.mux[side].writable(number) - self.window, 0)
             assert beyond <= self.grown
