@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 
 from sidestage.trap.ports import Decision
@@ -20,6 +20,8 @@ from sidestage.views import files_defaults as defaults
 MEMO = 16384  # decisions kept; then all are forgotten, since a walk over more paths than this seldom comes back
 
 Verdict = tuple[Decision, str]  # the path is what `mapping` made of it
+Matches = Callable[[str], bool]
+_FOR_READING = None  # the target's when it is opened for reading, else local
 
 
 class Mode(Enum):
@@ -46,11 +48,18 @@ class FilesPolicy:
         search_path: Sequence[str] = (),
     ) -> None:
         self._mode = mode
-        self._read_write, self._read_only = _any(read_write), _any(read_only)
-        self._local, self._not_found = _any(local), _any(not_found)
-        self._default_not_found = _joined(defaults.not_found(home))
-        self._default_read_only = _joined(defaults.READ_ONLY)
-        self._default_local = _joined(defaults.local(home, cwd, executable, tempdir, search_path))
+        hidden, default_hidden = _any(not_found), _joined(defaults.not_found(home))
+        rules: tuple[tuple[Matches | None, Decision | None], ...] = (
+            (hidden, Decision.NOT_FOUND),
+            (_any(read_write), Decision.REMOTE),
+            (_any(read_only), _FOR_READING),
+            (_any(local), Decision.LOCAL),
+            (default_hidden, Decision.NOT_FOUND),
+            (_joined(defaults.READ_ONLY), _FOR_READING),
+            (_joined(defaults.local(home, cwd, executable, tempdir, search_path)), Decision.LOCAL),
+        )
+        self._hidden = [matches for matches in (hidden, default_hidden) if matches]
+        self._rules = [(matches, decision) for matches, decision in rules if matches]
         self._mapping = [(re.compile(k, re.I), _template(v)) for k, v in (mapping or {}).items()]
         self._reads: dict[str, Verdict] = {}
         self._writes: dict[str, Verdict] = {}
@@ -68,7 +77,7 @@ class FilesPolicy:
         if self._mode is Mode.LOCAL:
             return Decision.LOCAL, path
         if not path.startswith("/"):
-            hidden = self._not_found(path) or self._default_not_found(path)
+            hidden = any(matches(path) for matches in self._hidden)
             return (Decision.NOT_FOUND if hidden else Decision.LOCAL), path
         path = self._map(path)
         return self._rule(_plain(path), write), path
@@ -81,18 +90,9 @@ class FilesPolicy:
 
     def _rule(self, path: str, write: bool) -> Decision:
         for_reading = Decision.LOCAL if write else Decision.REMOTE
-        rules: tuple[tuple[Callable[[str], bool], Decision], ...] = (
-            (self._not_found, Decision.NOT_FOUND),
-            (self._read_write, Decision.REMOTE),
-            (self._read_only, for_reading),
-            (self._local, Decision.LOCAL),
-            (self._default_not_found, Decision.NOT_FOUND),
-            (self._default_read_only, for_reading),
-            (self._default_local, Decision.LOCAL),
-        )
-        for matches, decision in rules:
+        for matches, decision in self._rules:
             if matches(path):
-                return decision
+                return decision or for_reading
         if self._mode is Mode.LOCAL_WITH_OVERRIDES:
             return Decision.LOCAL
         return Decision.REMOTE if self._mode is Mode.WRITE else for_reading
@@ -103,20 +103,26 @@ def _plain(path: str) -> str:
     return posixpath.normpath(path).replace("//", "/") if "//" in path or "/." in path else path
 
 
-def _any(patterns: Sequence[str]) -> Callable[[str], bool]:
+def _any(patterns: Sequence[str]) -> Matches | None:
     """The user's, one by one: joined, their groups and flags would disturb each other."""
+    if not patterns:
+        return None
     compiled = [re.compile(pattern, re.I) for pattern in patterns]
     return lambda path: any(pattern.search(path) for pattern in compiled)
 
 
-def _joined(patterns: Sequence[str]) -> Callable[[str], bool]:
+def _joined(patterns: Sequence[str]) -> Matches:
     """Ours. Those with `^` are tried at the start only: a search would try them at every character, at ten times the cost."""
-    start, anywhere = (
-        re.compile("|".join(f"(?:{pattern})" for pattern in patterns if pattern.startswith("^") is anchored) or r"(?!)", re.I)
-        for anchored in (True, False)
-    )
-    match, search = start.match, anywhere.search
+    match = _compiled(pattern for pattern in patterns if pattern.startswith("^")).match
+    anywhere = [pattern for pattern in patterns if not pattern.startswith("^")]
+    if not anywhere:
+        return lambda path: match(path) is not None
+    search = _compiled(anywhere).search
     return lambda path: match(path) is not None or search(path) is not None
+
+
+def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)", re.I)
 
 
 def _template(replacement: str) -> str:
