@@ -64,6 +64,7 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
         return False
     failed = abs(table.errors.pop(inode, 0))
     if failed:  # a pending connect() that failed: the next one tells, once
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # as in _so_error
         call.fail(failed)
         return False
     table.forget(inode)

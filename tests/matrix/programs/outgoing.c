@@ -61,7 +61,7 @@ static void pending(void) {
     TRY(dial(fd, DEPENDENCY, 7999)); wait_for(fd); so_error(fd); so_error(fd);
     TRY(dial(fd, DEPENDENCY, 7000)); wait_for(fd); so_error(fd); fcntl(fd, F_SETFL, 0); echo("after a refusal", fd);
     fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    TRY(dial(fd, DEPENDENCY, 7999)); wait_for(fd); TRY(dial(fd, DEPENDENCY, 7999));
+    TRY(dial(fd, DEPENDENCY, 7999)); wait_for(fd); TRY(dial(fd, DEPENDENCY, 7999)); so_error(fd);
     fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
     TRY(dial(fd, DEPENDENCY6, 7000)); wait_for(fd); so_error(fd); names("six", fd);
     fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
