@@ -15,6 +15,7 @@ from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.progress import Progress
+from sidestage.cluster import plug
 from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
@@ -158,6 +159,8 @@ def _start_session(
     code = 1
     try:
         ours.close()
+        plan = cluster_plan(settings, spec, session, incoming)
+        kept = plug.start(plan, debug) if plan else None  # first of all: the cluster takes longest
         from sidestage.session.main import SessionOptions, serve
 
         files = settings.feature.fs.mode != "local"
@@ -165,9 +168,9 @@ def _start_session(
         about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            cluster_plan(settings, spec, session, incoming), about, _wish(settings),
+            about, _wish(settings),
         )  # fmt: skip
-        serve(theirs, told, debug=debug)
+        serve(theirs, told, kept, debug=debug)
         code = 0
     except BaseException:
         if debug:

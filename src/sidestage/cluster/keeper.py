@@ -37,11 +37,14 @@ BUFFER = 1 << 20  # bytes of socket buffer between relay and session
 Done = Callable[[Any, BaseException | None], None]
 
 
-def run(sock: socket.socket, plan: Plan) -> None:
+def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
     """Until everything is removed."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1) if debug else (0, 1, 2):
+        os.dup2(null, fd)
     keep = sock.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16))

@@ -16,7 +16,6 @@ from sidestage.cluster import job, pods, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
 from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels
 from sidestage.cluster.errors import ClusterError
-from sidestage.cluster.permissions import explain, needs
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
 from sidestage.cluster.pods import PodTarget
 from sidestage.cluster.refusals import explained, of_warnings
@@ -265,6 +264,8 @@ def _controller(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explained(api: Api, plan: Plan, error: ApiError, doing: str) -> ClusterError:
+    from sidestage.cluster.permissions import explain, needs
+
     namespace = plan.target.namespace or api.namespace
     found = explain(api, error, needs(plan.target.kind, plan.agent.mode, namespace, plan.agent.namespace))
     return explained(error, doing) if found is error else found

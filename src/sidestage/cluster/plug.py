@@ -79,7 +79,7 @@ def start(plan: Plan, debug: bool = False) -> KeptAgent:
         ours.close()
         from sidestage.cluster import keeper
 
-        keeper.run(theirs, plan)
+        keeper.run(theirs, plan, debug)
         code = 0
     except BaseException:
         if debug:

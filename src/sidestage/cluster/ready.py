@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from sidestage.cluster.channels import Exec
 from sidestage.cluster.errors import ClusterError
 
 # agent/main.py and agent/stage0.py end with these.
 NO_PYTHON, NO_PERMISSION, NO_PROCESS, NO_GUARD = 95, 96, 97, 98
 KILLED = 128 + 9
+NO_PROGRAM = re.compile(r'exec: "?([^":]+)"?: (executable file not found in \$PATH|(?:stat \S+: )?no such file or directory)')
 CURES = {
     NO_PYTHON: "choose an image with Python 3.9 or later in agent.image",
     NO_PERMISSION: "the node forbids it (SELinux, AppArmor): set agent.privileged, or use -e or --in-container",
@@ -22,12 +25,19 @@ def why(channels: Exec, error: BaseException, mode: str) -> ClusterError:
     message = str(channels.status().get("message") or "")
     if code in CURES and said:
         return ClusterError(f"the agent could not start: {said[-1]}", CURES[code])
-    if "executable file not found" in message or "no such file or directory" in message:
+    missing = no_program(message)
+    if missing:
         if mode == "in-container":
-            return ClusterError(f"the target's container has no Python: {message}", "name it in agent.python, or use -e")
-        return ClusterError(f"the agent's image has no Python: {message}", "name it in agent.python, or another agent.image")
+            return ClusterError(f"the target's container has no Python ({missing})", "name it in agent.python, or use -e")
+        return ClusterError(f"the agent's image has no Python ({missing})", "name it in agent.python, or another agent.image")
     told = said[-1] if said else message or channels.ended or str(error)
     return ClusterError(f"the agent could not start: {told}", "run again with --debug to see more")
+
+
+def no_program(message: str) -> str:
+    """The part of a container runtime's long sentence that says that a program is not there; empty if it doesn't."""
+    found = NO_PROGRAM.search(message)
+    return f"{found[1]}: {found[2]}" if found else ""
 
 
 def last_words(channels: Exec) -> str:

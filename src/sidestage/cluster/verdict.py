@@ -8,6 +8,7 @@ from typing import Any
 from sidestage.cluster import pods
 from sidestage.cluster.errors import ClusterError
 from sidestage.cluster.pods import Pod
+from sidestage.cluster.ready import no_program
 from sidestage.cluster.refusals import cure, shorter
 
 # Reasons of a waiting container that waiting does not cure (k8s.io/kubernetes/pkg/kubelet/images, .../kuberuntime).
@@ -30,11 +31,13 @@ def started(pod: Pod, container: str) -> bool:
         return True
     meta = pod["metadata"]
     advice = ANYWAY.format(namespace=meta.get("namespace", "?"), pod=meta["name"])
-    ended = state.get("terminated") or {}
+    ended, waiting = state.get("terminated") or {}, state.get("waiting") or {}
+    missing = no_program(f"{waiting.get('message')} {ended.get('message')}")
+    if missing:
+        raise ClusterError(f"the agent's image has no Python ({missing})", "name it in agent.python, or another agent.image")
     phase = pod.get("status", {}).get("phase", "")
     if ended or phase in ("Failed", "Succeeded"):
         raise _failed(_why_ended(pod, ended), advice)
-    waiting = state.get("waiting") or {}
     if waiting.get("reason") in HOPELESS:
         raise _failed(f"{waiting['reason']}: {waiting.get('message') or 'no more is told'}", advice)
     scheduled = pods.condition(pod, "PodScheduled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -11,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sidestage.cluster import plug
-from sidestage.cluster.plan import Plan
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
@@ -41,21 +40,21 @@ class SessionOptions:
     incoming: IncomingRules = field(default_factory=IncomingRules)
     heartbeat: float = HEARTBEAT
     silence: float = SILENCE
-    plan: Plan | None = None  # of a target in a cluster
     about: dict[str, Any] = field(default_factory=dict)  # told to the feed's readers
     watch: Wish = Wish()
 
 
-def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) -> None:
+def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
     """Run until trap's end of `sock` closes. Called in a child process of its own, which it detaches.
 
+    `kept` is the agent that is on its way already, where another process keeps it; else one is started on this machine.
     While the agent starts, the mount is made: on a warm machine both take some 20 ms.
     """
     trap = os.getppid()
-    _detach(sock, debug)
+    _detach([sock.fileno(), *([kept.news] if kept else [])], debug)
     try:
         with _while_wanted(sock):
-            agent = _start(options, debug)
+            agent = kept or _start(options)
             mounted = _mount() if options.files else None
             stream = agent.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
@@ -71,10 +70,8 @@ def serve(sock: socket.socket, options: SessionOptions, *, debug: bool = False) 
         agent.close()
 
 
-def _start(options: SessionOptions, debug: bool) -> Plug:
-    """An agent is on its way to the target; raises TargetError."""
-    if options.plan:
-        return plug.start(options.plan, debug)
+def _start(options: SessionOptions) -> Plug:
+    """Raises TargetError."""
     limits = {"heartbeat": options.heartbeat, "silence": options.silence}
     agent = local.start_agent(local.resolve(options.target), options.session, options.python, limits)
     agent.drains = options.incoming.mode == "steal"
@@ -252,7 +249,7 @@ def _mount() -> Mounted:
         )
 
 
-def _detach(sock: socket.socket, debug: bool) -> None:
+def _detach(keep: list[int], debug: bool) -> None:
     """Own session: the terminal's signals are the program's. No descriptor of the user's pipelines stays open here."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -263,9 +260,8 @@ def _detach(sock: socket.socket, debug: bool) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    keep = sock.fileno()
-    os.closerange(3, keep)
-    os.closerange(keep + 1, min(hard, 1 << 16))
+    for low, high in itertools.pairwise([2, *sorted(keep), min(hard, 1 << 16)]):
+        os.closerange(low + 1, high)
 
 
 def _tell(sock: socket.socket, name: str, **args: Any) -> None:

@@ -39,7 +39,14 @@ def test_under_way_or_there(item: dict[str, Any], there: bool) -> None:
         (pod({"waiting": {"reason": "CreateContainerConfigError", "message": "runAsNonRoot and image will run as root"}}),
          "runAsNonRoot", "security_context"),
         (pod({"waiting": {"reason": "CreateContainerError", "message": "no such file"}}), "no such file", "describe pod agent-x"),
-        (pod({"waiting": {"reason": "RunContainerError", "message": "exec: python3: not found"}}), "python3", "describe pod"),
+        (pod({"waiting": {"reason": "RunContainerError", "message": "no cgroup"}}), "no cgroup", "describe pod"),
+        (pod({"terminated": {"exitCode": 128, "reason": "StartError", "message": "failed to create containerd task: "
+              'failed to create shim task: OCI runtime create failed: unable to start container process: exec: "python3": '
+              'executable file not found in $PATH: unknown'}}),
+         "has no Python (python3: executable file not found in $PATH)", "agent.python"),
+        (pod({"waiting": {"reason": "CreateContainerError",
+                          "message": 'x: exec: "/py": stat /py: no such file or directory: unknown'}}),
+         "has no Python (/py: stat /py: no such file or directory)", "agent.python"),
         (pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), "OOMKilled", "describe"),
         (pod({"terminated": {"exitCode": 1, "reason": "Error"}}), "ended with 1", "describe"),
         (pod(phase="Failed", reason="OutOfpods", message="Node didn't have enough resource: pods"), "OutOfpods", "-e"),
