@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.testkit.laptop import Laptop, Run
-from tests.testkit.target import Target, target, wait_for
+from tests.testkit.target import SERVICE, Target, target, wait_for
 
 # Busy with all that sidestage does: a mirrored listener, a connection, a remote file held open, and a child and a grandchild,
 # of which one makes no system call that would be trapped, and the other has left its parent's process group.
@@ -68,6 +68,25 @@ def test_agent_stopped(here: Laptop, staging: Target, tmp_path: Path) -> None:
     os.kill(run.agent(), signal.SIGSTOP)
     assert run.end() == 1
     assert "no word for" in run.stderr()
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_agent_that_steals(here: Laptop, staging: Target, tmp_path: Path, how: signal.Signals) -> None:
+    """The port is the target's again, also when the agent only fell silent: it is killed, and the kernel removes its redirects."""
+    config = tmp_path / "sidestage.json"
+    config.write_text(json.dumps(LIMITS))
+    run = here.start(staging, [sys.executable, "-c", BUSY], ["-f", str(config), "--steal"])
+    url = f"http://{SERVICE}:8080/steal"
+
+    def stolen() -> bool:
+        assert run.process.poll() is None, run.stderr()
+        return staging.client(url).out == ""  # the program answers with nothing
+
+    wait_for("the theft", lambda: "busy" in run.stdout() and stolen(), 30)
+    os.kill(run.agent(), how)
+    assert run.end() == 1
+    assert "the agent beside the target is gone" in run.stderr()
+    assert staging.client(url).out == "staging /steal\n"
 
 
 @pytest.mark.usefixtures("canary")

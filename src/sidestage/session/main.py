@@ -67,6 +67,8 @@ def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None
         session.run()
         session.end()
     finally:
+        if session.lost and isinstance(agent, local.AgentProcess):
+            agent.drains = False  # it does not answer: it is killed, and what it holds of the target's goes with it
         agent.close()
 
 
@@ -107,6 +109,7 @@ class Session:
     ) -> None:
         self._options, self._trap = options, trap
         self._guard: tuple[int, int] | None = None
+        self.lost = False
         self._fuse = mounted.fuse if mounted else -1
         self._loop = Loop()
         self._listener = -1
@@ -219,6 +222,7 @@ class Session:
         self._feed.tell("say", text=text)
 
     def _lost(self, text: str) -> None:
+        self.lost = True
         self._feed.tell("lost", text=text)
         self._broker.event("lost", text=text)
 
