@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.testkit.laptop import Laptop, Run, cmdline, memory
+from tests.testkit.laptop import Laptop, Run, cmdline, memory, parent
 from tests.testkit.target import Target, wait_for
+from tests.testkit.toxic import wrapper
 
 MANY = 1000
 GROWTH = 64 << 20  # bytes that session and agent may grow by, whatever comes
@@ -77,8 +81,8 @@ thread.join(); print(total, sent.hexdigest() == back.hexdigest(), sent.hexdigest
 """
 
 
-def listening(here: Laptop, staging: Target, code: str) -> Run:
-    run = here.start(staging, [sys.executable, "-c", code])
+def listening(here: Laptop, staging: Target, code: str, flags: Sequence[str] = ()) -> Run:
+    run = here.start(staging, [sys.executable, "-c", code], flags)
     wait_for("listening", lambda: "listening" in run.stdout() or run.process.poll() is not None, 30)
     probe = "import socket; s = socket.create_connection(('10.77.0.20', 7000)); s.sendall(b'probe\\n'); s.shutdown(1); s.recv(9)"
 
@@ -190,3 +194,27 @@ s = socket.create_connection(("10.77.0.20", 7000)); s.sendall(b"well"); print(50
     run = here.start(staging, [sys.executable, "-c", code], limit=100)  # session is out of them before the program is
     assert run.end(40) == 0, run.stderr()
     assert run.stdout() == "True {'EMFILE'} well\n", run.stderr()
+
+
+@pytest.mark.usefixtures("canary")
+def test_a_line_that_stands_still_under_mirrored_traffic(here: Laptop, staging: Target, tmp_path: Path) -> None:
+    """The agent keeps no more than its bound of what it can't send, and the mirror goes on when the line does."""
+    python, line = wrapper(tmp_path)
+    config = tmp_path / "sidestage.json"
+    config.write_text(json.dumps({"agent": {"python": python, "heartbeat": 5, "silence": 50}}))
+    run = listening(here, staging, COPIES, ["-f", str(config)])
+    relayed = [pid for pid in run.processes() if b"sidestage.agent.main" in cmdline(pid)]
+    (agent,) = [pid for pid in relayed if parent(pid) in relayed]
+    before = memory(agent)
+    line.set(stalled=1)
+    assert clients(staging, 150, 1_000_000, 30) == "150"
+    grown = memory(agent) - before
+    line.set(stalled=0)
+    assert grown <= GROWTH, f"{grown >> 20} MiB"
+    wait_for("the news of it", lambda: "dropped" in run.stderr(), 20)
+    wait_for("the old copies", lambda: settled(run), 30)
+    seen = len(run.stdout().splitlines())
+    assert clients(staging, 5, 100, 5) == "5"
+    wait_for("new copies", lambda: len(run.stdout().splitlines()) >= seen + 5, 20)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM

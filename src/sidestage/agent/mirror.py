@@ -26,15 +26,17 @@ from sidestage.agent.tcp import (
     Segment,
     Started,
 )  # fmt: skip
+from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import Buffer
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
 if TYPE_CHECKING:
-    from sidestage.agent.sifted import SiftedFlow, Sifter
+    from sidestage.agent.sifted import Gone, SiftedFlow, Sifter
 
 MAX_BUFFER = 1 << 20  # bytes kept for a connection that the laptop doesn't take, beyond the channel's window
+MAX_TOTAL = 32 << 20  # bytes kept for all of them and in the link's own queues, when the link stands still
 ROUND = 256  # packets a wake-up: the link has its turn
 RECEIVE_BUFFER = 8 << 20  # bytes of socket buffer, about 20 ms of a full 10 GbE
 REPORT = 1.0  # seconds between reports of drops
@@ -51,6 +53,7 @@ class Mirror:
         self._answers: Dict[Key, _Flow] = {}
         self._reassembler = Reassembler()
         self._sock: Optional[socket.socket] = None
+        self._kept = _Kept()
         self._lost: Dict[int, List[int]] = {}  # port -> [bytes, connections]
         self._reporting = False
         self._sifters: Dict[int, Optional[Sifter]] = {}  # port -> what follows a connection when only some requests are told
@@ -129,13 +132,13 @@ class Mirror:
     def _apply(self, event: Any) -> None:
         key = event.key
         if isinstance(event, Started):
-            sifter = self._sifters.get(key[3])
-            if sifter is None:
-                self._flows[key] = _Flow(self._links.carrier(), "mirror", key, self._gone)
-            else:
-                self._flows[key] = sifter(key, lambda gone: _Flow(self._links.carrier(), "mirror", key, gone), self._gone)
-            if key[3] in self._reassembler.answers:
-                self._answers[key] = _Flow(self._links.carrier(), "answer", key, self._gone)
+            try:
+                self._flows[key] = self._flow(key)
+                if key[3] in self._reassembler.answers:
+                    self._answers[key] = _Flow(self._links.carrier(), "answer", key, self._gone, self._kept)
+            except ProtocolError:  # all channels are in use
+                self._reassembler.forget(key)
+                self._count(key[3], 0)
             return
         if isinstance(event, Dropped):
             self._count(key[3], 0)
@@ -153,6 +156,13 @@ class Mirror:
             flow.abort()
         else:
             flow.eof()
+
+    def _flow(self, key: Key) -> "Union[_Flow, SiftedFlow]":
+        def opened(gone: "Gone") -> _Flow:
+            return _Flow(self._links.carrier(), "mirror", key, gone, self._kept)
+
+        sifter = self._sifters.get(key[3])
+        return opened(self._gone) if sifter is None else sifter(key, opened, self._gone)
 
     def _gone(self, flow: "Union[_Flow, SiftedFlow]", unsent: int) -> None:
         """A flow's end; `unsent` is not 0 when the laptop was too slow for it."""
@@ -180,11 +190,17 @@ class Mirror:
             self._links.control.event("mirror.dropped", {"port": port, "bytes": size, "connections": connections})
 
 
+class _Kept:
+    """Bytes in all flows' queues."""
+
+    size = 0
+
+
 class _Flow:
     """One direction of a mirrored connection: a channel to the laptop, with a bounded queue."""
 
-    def __init__(self, link: Link, kind: str, key: Key, gone: Callable[["_Flow", int], None]) -> None:
-        self._link, self.key, self._gone = link, key, gone
+    def __init__(self, link: Link, kind: str, key: Key, gone: Callable[["_Flow", int], None], kept: _Kept) -> None:
+        self._link, self.key, self._gone, self._kept = link, key, gone, kept
         self._queue: Deque[bytes] = deque()
         self._size = 0
         self._open = self._eof = self._ended = False
@@ -195,11 +211,11 @@ class _Flow:
 
     def data(self, data: bytes) -> None:
         self._queue.append(data)
-        self._size += len(data)
+        self._grow(len(data))
         if self._open:
             self._flush()
-        if self._size > MAX_BUFFER:
-            self._end(reset=True, unsent=self._size)
+        if self._size > MAX_BUFFER or self._kept.size + self._link.mux.pending() > MAX_TOTAL:
+            self._end(reset=True, unsent=self._size or len(data))
 
     def eof(self) -> None:
         self._eof = self.finished = True
@@ -220,7 +236,7 @@ class _Flow:
             if len(data) > room:
                 queue.appendleft(data[room:])
                 data = data[:room]
-            self._size -= len(data)
+            self._grow(-len(data))
             link.send(self.channel, data)
         if self._eof:
             self._eof = False
@@ -251,7 +267,13 @@ class _Flow:
             self._ended = True
             if reset:
                 self._link.reset(self.channel)
+            self._grow(-self._size)
+            self._queue.clear()
             self._gone(self, unsent)
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        self._kept.size += size
 
 
 def parse(protocol: int, packet: bytes) -> Optional[Segment]:

@@ -8,6 +8,7 @@ from sidestage.agent.tcp import Key
 from sidestage.http.filters import Filter
 from sidestage.http.orders import Note, Rule
 from sidestage.http.sieve import Sieve
+from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.link import Link
 
 Gone = Callable[[Any, int], None]  # (flow, bytes that were not sent)
@@ -42,8 +43,11 @@ class SiftedFlow:
                 self._say(note.text)
         sieve.notes.clear()
         if told:
-            if self._flow is None:
-                self._flow = self._opener(self._over)
+            try:
+                self._flow = self._flow or self._opener(self._over)
+            except ProtocolError:  # all channels are in use
+                self._over(None, len(told))
+                return
             self._flow.data(told)
         if sieve.lost:
             self._stop()

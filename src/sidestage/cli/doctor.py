@@ -1,18 +1,15 @@
-"""`sidestage doctor`: what this machine can do, tried for real where that harms nothing, and the cure for each lack."""
+"""`sidestage doctor`: what this machine can do, and the cure for each lack. facts.py gathers, `examine` judges."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import platform
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from sidestage.cli.facts import ARCHITECTURES, Facts, gather
+
 KERNEL_FLOOR = (5, 19)  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, see seccomp(2)
 PYTHON_FLOOR = (3, 11)
-ARCHITECTURES = ("x86_64", "aarch64")
+_CONTAINED = "start it with --security-opt seccomp=unconfined"
 
 
 class Finding(NamedTuple):
@@ -32,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     output = argv[1] if len(argv) == 2 and argv[0] == "--output" else "auto" if not argv else ""
     if output not in ("auto", "plain", "json"):
         raise UserError(f"doctor does not know {' '.join(argv)!r}", "write: sidestage doctor [--output json]", 2)
-    findings = examine()
+    findings = examine(gather())
     works = all(finding.state != "fatal" for finding in findings)
     if output == "json":
         import json
@@ -45,128 +42,125 @@ def main(argv: Sequence[str]) -> int:
     return 0 if works else 1
 
 
-def examine() -> list[Finding]:
-    scope = _text("/proc/sys/kernel/yama/ptrace_scope")
-    checks: list[Callable[[], Finding]] = [
-        lambda: kernel(platform.release()), architecture, python, trap, lambda: yama(scope),
-        user_namespaces, fuse, surroundings, containers,
-    ]  # fmt: skip
-    return [check() for check in checks]
+def examine(facts: Facts) -> list[Finding]:
+    return [check(facts) for check in CHECKS]
 
 
-def kernel(release: str) -> Finding:
-    numbers = [int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit()]
+def kernel(facts: Facts) -> Finding:
+    numbers = [int(part) for part in facts.release.split("-")[0].split(".")[:2] if part.isdigit()]
+    if facts.wsl == 1:
+        return Finding("kernel", "fatal", f"{facts.release}: WSL 1 has no Linux kernel", "wsl --set-version DISTRIBUTION 2")
     if tuple(numbers) >= KERNEL_FLOOR:
-        return Finding("kernel", "ok", release)
-    cure = "run `wsl --update`" if "microsoft" in release.lower() else "use Linux 5.19 or later (Debian 12, Ubuntu 22.10)"
-    return Finding("kernel", "fatal", f"{release} is too old: signals would interrupt trapped calls", cure)
+        return Finding("kernel", "ok", facts.release)
+    cure = "run `wsl --update`" if facts.wsl else "use Linux 5.19 or later (Debian 12, Ubuntu 22.10)"
+    return Finding("kernel", "fatal", f"{facts.release} is too old: signals would interrupt trapped calls", cure)
 
 
-def architecture() -> Finding:
-    machine = platform.machine()
-    if machine in ARCHITECTURES:
-        return Finding("architecture", "ok", machine)
-    return Finding("architecture", "fatal", f"no system call table for {machine}", f"use {' or '.join(ARCHITECTURES)}")
+def architecture(facts: Facts) -> Finding:
+    if facts.machine in ARCHITECTURES:
+        return Finding("architecture", "ok", facts.machine)
+    return Finding("architecture", "fatal", f"no system call table for {facts.machine}", f"use {' or '.join(ARCHITECTURES)}")
 
 
-def python() -> Finding:
-    found = sys.version_info[:2] >= PYTHON_FLOOR
-    return Finding("python", "ok" if found else "fatal", platform.python_version(), "" if found else "use 3.11 or later")
+def python(facts: Facts) -> Finding:
+    text = ".".join(map(str, facts.python))
+    if facts.python[:2] >= PYTHON_FLOOR:
+        return Finding("python", "ok", text)
+    return Finding("python", "fatal", f"{text} is too old", "use Python 3.11 or later: apt-get install python3")
 
 
-def trap() -> Finding:
-    """Starts a real program under a real filter, and fetches its listener by pidfd_getfd."""
-    if platform.machine() not in ARCHITECTURES:
-        return Finding("trap", "fatal", "not tried on this architecture")
-    from sidestage.trap import bpf, launch
-
-    try:
-        pid, listener = launch.start([shutil.which("true") or sys.executable], {}, bpf.assemble(bpf.program([])))
-    except (launch.LaunchError, OSError) as error:
-        text = str(error)
-        if text == launch.NESTED:
-            cure = "leave the outer sidestage or sandbox first"
-        else:
-            cure = "in a container: start it with --security-opt seccomp=unconfined; else see kernel and yama"
-        return Finding("trap", "fatal", text, cure)
-    os.close(listener)
-    os.waitpid(pid, 0)
-    launch.exec_error(pid)
-    return Finding("trap", "ok", "a program was started under a filter, and its listener fetched")
+def seccomp(facts: Facts) -> Finding:
+    if facts.notify and facts.killable:
+        return Finding("seccomp", "ok", "user notification with WAIT_KILLABLE_RECV")
+    lacking = "user notification" if not facts.notify else "WAIT_KILLABLE_RECV"
+    if facts.container:
+        return Finding("seccomp", "fatal", f"no {lacking} in {facts.container}", _CONTAINED)
+    return Finding("seccomp", "fatal", f"the kernel has no {lacking}", "use a kernel of 5.19 or later with CONFIG_SECCOMP_FILTER")
 
 
-def yama(scope: str) -> Finding:
-    if scope == "3":
+def pidfd(facts: Facts) -> Finding:
+    if facts.getfd:
+        return Finding("pidfd_getfd", "ok", "there")
+    cure = _CONTAINED + " --cap-add SYS_PTRACE" if facts.container else "use Linux 5.6 or later, outside of sandboxes"
+    return Finding("pidfd_getfd", "fatal", "sockets of the program can't be reached", cure)
+
+
+def trap(facts: Facts) -> Finding:
+    if not facts.trap_error:
+        return Finding("trap", "ok", "a program was started under a filter, and its listener fetched")
+    if facts.nested:
+        cure = "leave the outer sidestage or sandbox first"
+    elif facts.container:
+        cure = f"in {facts.container}: {_CONTAINED}"
+    else:
+        cure = "see kernel, seccomp, pidfd_getfd and yama here"
+    return Finding("trap", "fatal", facts.trap_error, cure)
+
+
+def yama(facts: Facts) -> Finding:
+    if facts.yama == "3":
         cure = "it lasts until the next boot: remove kernel.yama.ptrace_scope from /etc/sysctl.d"
         return Finding("yama", "fatal", "ptrace is forbidden for all", cure)
-    if scope == "2" and os.geteuid():
+    if facts.yama == "2" and not facts.root:
         return Finding("yama", "fatal", "ptrace is for administrators only", "sudo sysctl kernel.yama.ptrace_scope=1")
-    return Finding("yama", "ok", f"scope {scope}" if scope else "not active")
+    return Finding("yama", "ok", f"scope {facts.yama}" if facts.yama else "not active")
 
 
-def user_namespaces() -> Finding:
-    pid = os.fork()
-    if not pid:
-        code = 1
-        with contextlib.suppress(OSError, AttributeError):
-            _unshare()
-            code = 0
-        os._exit(code)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+def user_namespaces(facts: Facts) -> Finding:
+    if not facts.userns_error:
         return Finding("user namespaces", "ok", "allowed")
-    cure = "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0 kernel.unprivileged_userns_clone=1"
-    if not os.geteuid():
-        return Finding("user namespaces", "ok", "not to be had, and not needed by root")
-    return Finding("user namespaces", "lack", "forbidden: remote files are copied to memory instead of FUSE", cure)
+    if facts.root:
+        return Finding("user namespaces", "ok", f"not to be had ({facts.userns_error.lower()}), and not needed by root")
+    if facts.apparmor_userns:
+        cure = "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    elif not facts.userns_limit:
+        cure = "sudo sysctl user.max_user_namespaces=15000"
+    elif facts.container:
+        cure = f"in {facts.container}: {_CONTAINED}"
+    else:
+        cure = "sudo sysctl kernel.unprivileged_userns_clone=1"
+    return Finding("user namespaces", "lack", f"{facts.userns_error}: remote files are copied to memory instead of FUSE", cure)
 
 
-def _unshare() -> None:
-    import ctypes
-
-    clone_newuser = 0x10000000  # linux/sched.h; os.unshare is Python 3.12
-    if ctypes.CDLL(None, use_errno=True).unshare(clone_newuser):
-        raise OSError(ctypes.get_errno(), "unshare")
-
-
-def fuse() -> Finding:
-    """Really mounts, in a private mount namespace: fsopen, user namespace and /dev/fuse at once."""
-    from sidestage.session import fusemount
-
-    try:
-        server, root = fusemount.mount()
-    except OSError as error:
-        cure = "sudo modprobe fuse; sudo chmod 666 /dev/fuse; in a container: --device /dev/fuse"
-        return Finding("fuse", "lack", f"{error.strerror}: remote files are copied to memory", cure)
-    os.close(server)  # first: the kernel then answers for the server, and closing the root can't wait for it
-    os.close(root)
-    return Finding("fuse", "ok", "mounted without fusermount")
+def fuse(facts: Facts) -> Finding:
+    if not facts.fuse_error:
+        return Finding("fuse", "ok", "mounted without fusermount")
+    if facts.fuse_device == "missing":
+        cure = f"in {facts.container}: start it with --device /dev/fuse" if facts.container else "sudo modprobe fuse"
+    elif facts.fuse_device == "closed":
+        cure = "sudo chmod 666 /dev/fuse"
+    elif facts.userns_error and not facts.root:
+        cure = "see user namespaces here"
+    elif facts.container:
+        cure = f"in {facts.container}: start it with --cap-add SYS_ADMIN --security-opt apparmor=unconfined"
+    else:
+        cure = "use Linux 5.2 or later, with CONFIG_FUSE_FS"
+    return Finding("fuse", "lack", f"{facts.fuse_error}: remote files are copied to memory when opened", cure)
 
 
-def surroundings() -> Finding:
-    release = platform.release().lower()
+def surroundings(facts: Facts) -> Finding:
     places = [name for name, there in (
-        ("WSL2", "microsoft" in release),
-        ("a container", os.path.exists("/.dockerenv") or os.path.exists("/run/.containerenv")),
-        ("a seccomp filter", _status("Seccomp") == "2"),
+        (f"WSL {facts.wsl}", facts.wsl), (facts.container, facts.container), ("a seccomp filter", facts.seccomp),
     ) if there]  # fmt: skip
     return Finding("inside", "ok", ", ".join(places) if places else "nothing else")
 
 
-def containers() -> Finding:
-    found = [name for name in ("podman", "docker") if shutil.which(name)]
-    if found:
-        return Finding("containers", "ok", " and ".join(found))
+def containers(facts: Facts) -> Finding:
+    if facts.engines:
+        others = "".join(f"; {name}'s socket can't be used" for name in facts.closed_engines)
+        return Finding("containers", "ok", " and ".join(facts.engines) + others)
+    if facts.closed_engines:
+        detail = f"{' and '.join(facts.closed_engines)}: the daemon does not run, or its socket is not yours"
+        return Finding("containers", "lack", detail, "sudo systemctl start docker; sudo usermod -aG docker $USER, and log in again")
     return Finding("containers", "lack", "neither podman nor docker: targets container/NAME can't be found", "install podman")
 
 
-def _status(key: str) -> str:
-    lines = (line.partition(":") for line in _text("/proc/self/status").splitlines())
-    return next((value.strip() for name, _, value in lines if name == key), "")
+def cluster(facts: Facts) -> Finding:
+    if not facts.cluster_error:
+        return Finding("cluster", "ok", facts.cluster)
+    return Finding("cluster", "lack", f"{facts.cluster_error}: targets of a cluster can't be found", facts.cluster_cure)
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+CHECKS: tuple[Callable[[Facts], Finding], ...] = (
+    kernel, architecture, python, seccomp, pidfd, trap, yama, user_namespaces, fuse, surroundings, containers, cluster,
+)  # fmt: skip

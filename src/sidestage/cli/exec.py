@@ -44,7 +44,7 @@ def main(options: ExecOptions) -> int:
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, command, options.debug)
+        ours, child = _start_session(settings, spec, session, incoming, command, options)
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -69,6 +69,10 @@ def main(options: ExecOptions) -> int:
 
     env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
     env[MARK] = session
+    if options.ui:
+        from sidestage.cli.ui import beside
+
+        progress.say(f"live at {beside(session)}")
     progress.ready(f"{command[0]} runs as {begin['hostname']} ({name})")
     try:
         status = trap.run(
@@ -105,11 +109,11 @@ def _summary(settings: config.Config, incoming: IncomingRules, output: str) -> D
     return DiffSummary(diff, output == "json")
 
 
-def _wish(settings: config.Config) -> Wish:
+def _wish(settings: config.Config, ui: bool) -> Wish:
     from sidestage.session.watch import Wish
 
     diff = settings.feature.diff
-    return Wish(answers=diff.enabled, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
+    return Wish(answers=diff.enabled or ui, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
 
 
 def _refuse_nested() -> None:
@@ -147,7 +151,7 @@ def _target(settings: config.Config) -> TargetSpec:
 
 
 def _start_session(
-    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], debug: bool
+    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -156,7 +160,7 @@ def _start_session(
     if child:
         theirs.close()
         return ours, child
-    code = 1
+    code, debug, ui = 1, options.debug, options.ui
     try:
         ours.close()
         plan = cluster_plan(settings, spec, session, incoming)
@@ -168,7 +172,7 @@ def _start_session(
         about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            about, _wish(settings),
+            about, _wish(settings, ui),
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0

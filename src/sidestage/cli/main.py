@@ -14,6 +14,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
   sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
+  sidestage ui                                             the same in a browser, live
   sidestage verify-config FILE                             is this configuration right?
   sidestage migrate [FILE]                                 write our configuration from mirrord's
   sidestage completion bash|zsh|fish                       completion of verbs, flags and targets for your shell
@@ -92,6 +93,10 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli import complete
 
         return complete.main(rest)
+    if verb == "ui":
+        from sidestage.cli import ui
+
+        return ui.main(rest)
     if verb == "demo":
         from sidestage import demo
 

@@ -18,6 +18,7 @@ class ExecOptions:
     config_file: str | None = None
     overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
     output: str = "auto"  # auto | plain | json
+    ui: bool = False
     debug: bool = False
 
 
@@ -46,6 +47,7 @@ def exec_parser() -> argparse.ArgumentParser:
     add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
     add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
     add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
+    add("--ui", action="store_true", help="show the session live in a page on this machine")
     add("--diff", action="store_true", help="compare the program's answers with the target's own, and sum up at the end")
     add("--diff-ignore", action="append", metavar="RULE", help="status, header:NAME or body:PATH, maybe behind METHOD and PATH")
     add("--diff-count", type=int, metavar="N", help="end when so many exchanges are compared")
@@ -131,7 +133,7 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.env_file", given.env_file),
     )
     overrides = cluster_keys(given) | {key: value for key, value in keys if value is not None}
-    return ExecOptions(command, given.config_file, overrides, given.output, given.debug)
+    return ExecOptions(command, given.config_file, overrides, given.output, given.ui, given.debug)
 
 
 def _ports(text: str | None) -> list[int | str] | None:

@@ -7,6 +7,7 @@ VERBS = {
     "ls": "what can be a target in the cluster",
     "doctor": "what this machine and the cluster allow, and the cure for each lack",
     "status": "sessions that run now, what one does, and its end",
+    "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
     "completion": "completion for bash, zsh or fish",

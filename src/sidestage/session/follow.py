@@ -29,6 +29,7 @@ class Follower:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(TIMEOUT)
         self._rest = b""
+        self._quiet = False
         try:
             self._sock.connect(address(session))
             self.about: dict[str, Any] = next(self.events())
@@ -43,6 +44,17 @@ class Follower:
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    def timeout(self, seconds: float) -> None:
+        """From now on `events` gives an event `quiet` when nothing has happened for so long."""
+        self._sock.settimeout(seconds)
+        self._quiet = True
+
+    def ask(self, wish: str, **fields: Any) -> dict[str, Any]:
+        """The answer to a wish (feed.py); events that come before it are lost. Raises OSError, StopIteration."""
+        self._sock.settimeout(TIMEOUT)
+        self._sock.sendall(json.dumps({"do": wish, **fields}).encode() + b"\n")
+        return next(event for event in self.events() if event["type"] == wish)
+
     def events(self) -> Iterator[dict[str, Any]]:
         """Until the session ends."""
         while True:
@@ -55,6 +67,11 @@ class Follower:
                 data = self._sock.recv(1 << 16)
             except ConnectionError:
                 return
+            except TimeoutError:
+                if not self._quiet:
+                    raise
+                yield {"type": "quiet"}
+                continue
             if not data or len(self._rest) > MAX_LINE:
                 return
             self._rest += data

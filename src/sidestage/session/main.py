@@ -30,6 +30,8 @@ from sidestage.trap import kernel
 from sidestage.trap.broker import encode
 from sidestage.views.incoming import IncomingRules
 
+PULSE = 2.0  # seconds between words about the links
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
@@ -139,7 +141,18 @@ class Session:
         self._broker.on("open", self._open)
 
     def run(self) -> None:
+        self._pulse()
         self._loop.run()
+
+    def _pulse(self) -> None:
+        """How the links are, for who follows."""
+        if self._feed.watched:
+            links = [self._links.control, *self._links.bulk]
+            self._feed.tell(
+                "link", rtt=round(self._links.control.rtt * 1000, 3), links=len(links),
+                up=sum(link.bytes_out for link in links), down=sum(link.bytes_in for link in links),
+            )  # fmt: skip
+        self._loop.later(PULSE, self._pulse)
 
     def end(self) -> None:
         """Trap is gone, or we can't go on: end what it supervised, and the agent."""

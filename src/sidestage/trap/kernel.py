@@ -50,6 +50,17 @@ def check_sizes() -> None:
         raise OSError(errno.ENOTSUP, "this kernel's seccomp notifications have another size")
 
 
+def knows_filter(flags: int) -> bool:
+    """Would seccomp(2) take these flags? Without a program it answers EFAULT before anything is done, else EINVAL or ENOSYS."""
+    failed = _libc.syscall(_NR_SECCOMP, SET_MODE_FILTER, FILTER_NEW_LISTENER | flags, None) < 0
+    return bool(failed and ctypes.get_errno() == errno.EFAULT)
+
+
+def knows_getfd() -> bool:
+    """Is pidfd_getfd(2) there, and allowed? It answers EBADF for a descriptor that is none."""
+    return bool(_libc.syscall(_NR_PIDFD_GETFD, -1, 0, 0) < 0 and ctypes.get_errno() == errno.EBADF)
+
+
 def prctl(option: int, value: int) -> None:
     if _libc.prctl(option, value, 0, 0, 0) < 0:
         raise OSError(ctypes.get_errno(), "prctl")

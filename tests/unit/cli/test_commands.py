@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sidestage.cli import doctor
 from sidestage.cli.progress import clean
 
 
@@ -70,37 +69,6 @@ def test_version_imports_nothing_heavy() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     loaded = set(out.splitlines()[1].split())
     assert not loaded & {"rich", "yaml", "asyncio", "argparse", "ctypes", "sidestage.trap", "sidestage.config"}
-
-
-def test_doctor_tells_tools_what_works() -> None:
-    done = sidestage("doctor", "--output", "json")
-    told = json.loads(done.stdout)
-    assert told["works"] is (done.returncode == 0)
-    assert all(finding["cure"] for finding in told["findings"] if finding["state"] != "ok")
-    trap = next(finding for finding in told["findings"] if finding["name"] == "trap")
-    assert trap["state"] == "ok", "this machine runs the other tests under a filter"
-
-
-@pytest.mark.parametrize(
-    "release, state, cure",
-    [
-        ("6.18.4-x", "ok", ""), ("5.19", "ok", ""), ("5.15.0-generic", "fatal", "5.19"),
-        ("5.15.90.1-microsoft-standard-WSL2", "fatal", "wsl --update"), ("odd", "fatal", "5.19"),
-    ],
-)  # fmt: skip
-def test_kernels(release: str, state: str, cure: str) -> None:
-    found = doctor.kernel(release)
-    assert found.state == state
-    assert cure in found.cure
-
-
-@pytest.mark.parametrize(
-    "scope, euid, state",
-    [("", 1, "ok"), ("1", 1, "ok"), ("2", 1, "fatal"), ("2", 0, "ok"), ("3", 0, "fatal")],
-)
-def test_yama(scope: str, euid: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: euid)
-    assert doctor.yama(scope).state == state
 
 
 def test_remote_text_can_not_steer_the_terminal() -> None:

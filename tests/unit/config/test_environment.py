@@ -27,6 +27,7 @@ def test_no_two_keys_share_a_variable() -> None:
         ("SIDESTAGE_FEATURE_NETWORK_INCOMING_PORTS", "80;443", "feature.network.incoming.ports", (80, 443)),
         ("SIDESTAGE_FEATURE_NETWORK_INCOMING_PORT_MAPPING", "1:2;3:4", "feature.network.incoming.port_mapping", ((1, 2), (3, 4))),
         ("SIDESTAGE_FEATURE_ENV_OVERRIDE", '{"A": "1"}', "feature.env.override", {"A": "1"}),
+        ("SIDESTAGE_AGENT_SILENCE", "12.5", "agent.silence", 12.5),
         ("SIDESTAGE_KEY", "mine", "key", "mine"),
     ],
 )
@@ -45,6 +46,7 @@ def test_values(variable: str, text: str, key: str, value: Any, tmp_path: Path, 
         ("SIDESTAGE_FEATURE_FS_MODE", "loacl", "'local'"),
         ("SIDESTAGE_FEATURE_NETWORK_INCOMING_PORTS", "http", "whole number"),
         ("SIDESTAGE_FEATURE_ENV_OVERRIDE", "A=1", "names"),
+        ("SIDESTAGE_AGENT_SILENCE", "1.2.3", "a number"),
     ],
 )
 def test_wrong_values_are_named(variable: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
