@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from sidestage.cli.facts import ARCHITECTURES, Facts, gather
+from sidestage.cli.finding import Finding
 
 KERNEL_FLOOR = (5, 19)  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, see seccomp(2)
 PYTHON_FLOOR = (3, 11)
 _CONTAINED = "start it with --security-opt seccomp=unconfined"
 
 
-class Finding(NamedTuple):
-    name: str
-    state: str  # ok | lack (something is slower or left out) | fatal (exec can't work)
-    detail: str
-    cure: str = ""
-
-
 def main(argv: Sequence[str]) -> int:
     """Prints the findings; 1 if `exec` can't work here."""
+    from sidestage import config
     from sidestage.cli.errors import UserError
+    from sidestage.cli.options import Parser, add_cluster_flags, cluster_keys
 
-    if argv and argv[0] in ("-h", "--help"):
-        print("sidestage doctor [--output auto|plain|json]    what this machine can do, and the cure for each lack")
-        return 0
-    output = argv[1] if len(argv) == 2 and argv[0] == "--output" else "auto" if not argv else ""
-    if output not in ("auto", "plain", "json"):
-        raise UserError(f"doctor does not know {' '.join(argv)!r}", "write: sidestage doctor [--output json]", 2)
-    findings = examine(gather())
+    parser = Parser(prog="sidestage doctor", description="What this machine and the cluster allow, and the cure for each lack.")
+    add_cluster_flags(parser)
+    parser.add_argument("--output", choices=["auto", "plain", "json"], default="auto")
+    parser.add_argument("--debug", action="store_true", help="tracebacks of our own errors")
+    given = parser.parse_args(list(argv))
+    try:
+        settings = config.load(given.config_file, cluster_keys(given))
+    except config.ConfigError as error:
+        raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
+    from sidestage.cli import doctor_cluster
+
+    findings = examine(gather()) + doctor_cluster.examine(settings)
     works = all(finding.state != "fatal" for finding in findings)
-    if output == "json":
+    if given.output == "json":
         import json
 
         print(json.dumps({"works": works, "findings": [finding._asdict() for finding in findings]}, indent=2))
     else:
+        from sidestage.cli.progress import clean
+
         for finding in findings:
-            print(f"{finding.state:5}  {finding.name}: {finding.detail}" + (f"\n       {finding.cure}" if finding.cure else ""))
+            cure = "".join(f"\n       {line}" for line in finding.cure.splitlines())
+            print(clean(f"{finding.state:5}  {finding.name}: {finding.detail}{cure}"))
         print("sidestage exec works here" if works else "sidestage exec can't work here: see what is fatal")
     return 0 if works else 1
 
@@ -155,12 +158,6 @@ def containers(facts: Facts) -> Finding:
     return Finding("containers", "lack", "neither podman nor docker: targets container/NAME can't be found", "install podman")
 
 
-def cluster(facts: Facts) -> Finding:
-    if not facts.cluster_error:
-        return Finding("cluster", "ok", facts.cluster)
-    return Finding("cluster", "lack", f"{facts.cluster_error}: targets of a cluster can't be found", facts.cluster_cure)
-
-
 CHECKS: tuple[Callable[[Facts], Finding], ...] = (
-    kernel, architecture, python, seccomp, pidfd, trap, yama, user_namespaces, fuse, surroundings, containers, cluster,
+    kernel, architecture, python, seccomp, pidfd, trap, yama, user_namespaces, fuse, surroundings, containers,
 )  # fmt: skip

@@ -37,9 +37,6 @@ class Facts:
     wsl: int = 0  # 1, 2, or 0 for none
     engines: tuple[str, ...] = ()
     closed_engines: tuple[str, ...] = ()  # installed, but their socket is not for us
-    cluster: str = ""  # what kubeconfig chooses
-    cluster_error: str = ""
-    cluster_cure: str = ""
 
 
 def gather() -> Facts:
@@ -47,7 +44,6 @@ def gather() -> Facts:
     trap_error, nested = _trap()
     engines = [name for name in _ENGINES if shutil.which(name)]
     closed = [name for name in engines if _ENGINES[name] and not os.access(_ENGINES[name], os.R_OK | os.W_OK)]
-    cluster, cluster_error, cluster_cure = _cluster()
     major, minor, micro = (int(part.rstrip("+")) for part in platform.python_version_tuple()[:3])
     return Facts(
         release=platform.release(), machine=platform.machine(), python=(major, minor, micro), root=not os.geteuid(),
@@ -58,7 +54,6 @@ def gather() -> Facts:
         fuse_device=_device("/dev/fuse"), fuse_error=_fuse(), container=_container(),
         seccomp=_status("Seccomp") == "2", wsl=_wsl(platform.release()),
         engines=tuple(name for name in engines if name not in closed), closed_engines=tuple(closed),
-        cluster=cluster, cluster_error=cluster_error, cluster_cure=cluster_cure,
     )  # fmt: skip
 
 
@@ -148,16 +143,6 @@ def _wsl(release: str) -> int:
     if "microsoft" not in release.lower():
         return 0
     return 2 if "wsl2" in release.lower() or "microsoft-standard" in release else 1
-
-
-def _cluster() -> tuple[str, str, str]:
-    from sidestage.cluster import kubeconfig
-    from sidestage.cluster.errors import ClusterError
-
-    try:
-        return str(kubeconfig.load()), "", ""
-    except ClusterError as error:
-        return "", error.cause, error.cure
 
 
 def _status(key: str) -> str:

@@ -15,7 +15,7 @@ from sidestage.cli.facts import Facts, _wsl, gather
 
 GOOD = Facts(
     release="6.8.0-31-generic", machine="x86_64", python=(3, 12, 3), notify=True, killable=True, getfd=True, yama="1",
-    engines=("podman",), cluster="context 'staging'",
+    engines=("podman",),
 )  # fmt: skip
 DOCKER = replace(GOOD, container="a docker container", seccomp=True)
 APPARMOR = replace(GOOD, userns_error="Operation not permitted", apparmor_userns=True, fuse_error="not permitted")
@@ -64,7 +64,6 @@ def test_a_machine_that_lacks_nothing() -> None:
         (replace(GOOD, fuse_error="fsopen: function not implemented"), "fuse", "lack", "CONFIG_FUSE_FS"),
         (replace(GOOD, engines=()), "containers", "lack", "install podman"),
         (replace(GOOD, engines=(), closed_engines=("docker",)), "containers", "lack", "usermod -aG docker"),
-        (replace(GOOD, cluster="", cluster_error="no kubeconfig", cluster_cure="set KUBECONFIG"), "cluster", "lack", "KUBECONFIG"),
     ],
 )
 def test_a_lack_has_its_cure(facts: Facts, name: str, state: str, cure: str) -> None:
