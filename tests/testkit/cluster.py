@@ -94,7 +94,7 @@ class Cluster:
         return subprocess.run(command, check=True, text=True, capture_output=True, timeout=timeout).stdout
 
 
-def eventually(what: str, probe: Callable[[], T], seconds: float = 30) -> T:
+def eventually(what: str, probe: Callable[[], T | None], seconds: float = 30) -> T:
     """The first true answer of `probe`; fails the test when there is none."""
     deadline = time.monotonic() + seconds
     while not (answer := probe()):
