@@ -25,7 +25,10 @@ class LaunchError(Exception):
 
 def start(argv: Sequence[str], env: Mapping[str, str], program: bytes, mask: Collection[int] = ()) -> tuple[int, int]:
     """Fork, filter, execute with the signal mask; returns (pid, listener)."""
-    kernel.check_sizes()
+    try:
+        kernel.check_sizes()
+    except OSError as error:
+        raise LaunchError(f"{error.strerror}; `sidestage doctor` says more", 1) from error
     up_r, up_w = os.pipe()
     down_r, down_w = os.pipe()
     parent = os.getpid()
