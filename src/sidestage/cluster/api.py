@@ -123,13 +123,15 @@ class Api:
         connection.sock.settimeout(None)
         return Upgraded(connection.sock, chosen, connection.leftover())
 
-    def upgrade_spdy(self, path: str, protocol: str, timeout: float = TIMEOUT) -> Upgraded:
-        """The same for SPDY/3.1, as the kubelet speaks it for port-forward. Raises ApiError, ClusterError."""
+    def upgrade_spdy(
+        self, path: str, query: Sequence[tuple[str, str]], protocol: str, timeout: float = TIMEOUT
+    ) -> Upgraded:
+        """The same for SPDY/3.1, as the kubelet speaks it. Raises ApiError, ClusterError."""
         headers = [
             ("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", protocol), ("Content-Length", "0"),
         ]  # fmt: skip
         with self._lock:
-            connection, head = self._send("POST", self._target(path, ""), headers, b"", timeout, fresh=True)
+            connection, head = self._send("POST", self._target(path, urlencode(query)), headers, b"", timeout, fresh=True)
         chosen = head.headers.get("x-stream-protocol-version", "")
         if head.status != 101 or chosen != protocol:
             connection.close()

@@ -41,16 +41,59 @@ class Channels(Protocol):
         ...
 
 
-class Exec:
+class Command:
+    """What exec tells of the command it runs, whatever carries the streams."""
+
+    def __init__(self) -> None:
+        self.ended: str | None = None
+        self.answers: list[bytes] = []
+        self._texts: dict[int, bytes] = {}  # by channel: standard error, and the status at the end
+        self._error, self._stderr = ERROR, STDERR
+
+    @property
+    def stderr(self) -> str:
+        return self._text(self._stderr)
+
+    def status(self) -> dict[str, Any]:
+        """The Status that the server sends when the command has ended, or could not start; else empty."""
+        text = self._text(self._error)
+        try:
+            told = json.loads(text or "{}")
+        except ValueError:
+            told = {"message": text}
+        return told if isinstance(told, dict) else {}
+
+    def exit_code(self) -> int | None:
+        """The command's, when it ended by itself."""
+        status = self.status()
+        if status.get("status") == "Success":
+            return 0
+        for cause in status.get("details", {}).get("causes", ()):
+            if cause.get("reason") == "ExitCode" and str(cause.get("message", "")).isdecimal():
+                return int(cause["message"])
+        return None
+
+    def lost(self) -> str:
+        return self.ended or self._why("the connection was closed")
+
+    def _why(self, closed: str) -> str:
+        return str(self.status().get("message") or closed or "the command has ended")
+
+    def _text(self, channel: int) -> str:
+        return self._texts.get(channel, b"").decode(errors="replace").strip()
+
+    def _keep(self, channel: int, part: Buffer) -> None:
+        self._texts[channel] = (self._texts.get(channel, b"") + part)[-MAX_TEXT:]
+
+
+class Exec(Command):
     """`protocol` is the one that the server chose: only v5 can close standard input by itself."""
 
     def __init__(self, protocol: str) -> None:
-        self.ended: str | None = None
-        self.answers: list[bytes] = []
+        super().__init__()
         self._half_close = protocol == EXEC_PROTOCOLS[0]
         self._reader = ws.Reader()
         self._channel = -1
-        self._texts: dict[int, bytes] = {}
 
     def feed(self, data: bytes) -> list[Buffer]:
         found: list[Buffer] = []
@@ -63,7 +106,7 @@ class Exec:
                 if self._channel == STDOUT and part:
                     found.append(part)
                 elif part:
-                    self._texts[self._channel] = (self._texts.get(self._channel, b"") + part)[-MAX_TEXT:]
+                    self._keep(self._channel, part)
             elif opcode == ws.PING:
                 self.answers.append(ws.frame(ws.PONG, part))
             elif opcode == ws.CLOSE:
@@ -78,34 +121,3 @@ class Exec:
 
     def finish(self) -> list[Buffer]:
         return [ws.frame(ws.BINARY, bytes([CLOSE, STDIN])) if self._half_close else ws.frame(ws.CLOSE, b"\x03\xe8")]
-
-    def lost(self) -> str:
-        return self.ended or self._why("the connection was closed")
-
-    @property
-    def stderr(self) -> str:
-        return self._text(STDERR)
-
-    def status(self) -> dict[str, Any]:
-        """The Status that the server sends when the command has ended, or could not start; else empty."""
-        try:
-            told = json.loads(self._text(ERROR) or "{}")
-        except ValueError:
-            told = {"message": self._text(ERROR)}
-        return told if isinstance(told, dict) else {}
-
-    def exit_code(self) -> int | None:
-        """The command's, when it ended by itself."""
-        status = self.status()
-        if status.get("status") == "Success":
-            return 0
-        for cause in status.get("details", {}).get("causes", ()):
-            if cause.get("reason") == "ExitCode" and str(cause.get("message", "")).isdecimal():
-                return int(cause["message"])
-        return None
-
-    def _why(self, closed: str) -> str:
-        return str(self.status().get("message") or closed or "the command has ended")
-
-    def _text(self, channel: int) -> str:
-        return self._texts.get(channel, b"").decode(errors="replace").strip()

@@ -21,7 +21,7 @@ from typing import Any
 from sidestage.agent import payload
 from sidestage.cluster import launch, ready
 from sidestage.cluster.api import Api, Upgraded, connect
-from sidestage.cluster.channels import Channels, Exec
+from sidestage.cluster.channels import Channels, Command
 from sidestage.cluster.errors import ApiError, ClusterError
 from sidestage.cluster.launch import Cancelled, Created
 from sidestage.cluster.plan import Plan
@@ -57,7 +57,7 @@ class Keeper:
         self._loop = Loop()
         self._api: Api | None = None
         self._relays: set[Relay] = set()
-        self._control: Exec | None = None  # of the present agent
+        self._control: Command | None = None  # of the present agent
         self._created = Created(0)
         self._left: list[Created] = []  # of earlier agents, to be removed when there is time
         self._gone = ""  # id of a container that has ended
@@ -78,7 +78,7 @@ class Keeper:
         created = self._created = Created(self._created.number + 1)
         self._work(lambda: self._launch(created), lambda result, error: self._launched(created, result, error))
 
-    def _launch(self, created: Created) -> tuple[Upgraded, list[str]]:
+    def _launch(self, created: Created) -> launch.Started:
         plan = self._plan
         if self._api is None:
             self._api = connect(plan.kubeconfig or None, plan.context or None, plan.target.namespace or None)
@@ -88,8 +88,8 @@ class Keeper:
         if error:
             self._failed(created, error)
             return
-        upgraded, notes = result
-        channels = self._control = Exec(upgraded.protocol)
+        upgraded, channels, notes = result
+        self._control = channels
         theirs = self._carry(upgraded, channels)
 
         def synced(_result: Any, error: BaseException | None) -> None:

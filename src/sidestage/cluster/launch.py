@@ -14,7 +14,7 @@ from typing import Any
 from sidestage.agent import payload
 from sidestage.cluster import job, pods, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
-from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels
+from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels, Exec
 from sidestage.cluster.errors import ClusterError
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
 from sidestage.cluster.pods import PodTarget
@@ -28,6 +28,8 @@ NODE_LOOK = 4.0  # seconds after which the node is looked at as well
 REMOVE_SECONDS = 15.0  # for the Job to be deleted, if the API server does not answer
 
 Say = Callable[[str, str], None]  # kind, text
+Stream = Exec | spdy.SpdyExec
+Started = tuple[Upgraded, Stream, list[str]]  # exec has begun, and the payload is to be written; notes on what was chosen
 
 
 class Cancelled(Exception):
@@ -57,10 +59,8 @@ class Created:
             raise Cancelled
 
 
-def start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str = "") -> tuple[Upgraded, list[str]]:
-    """The agent's stream: exec has begun, and the payload is to be written. With it the notes on what was chosen.
-
-    `spec` is the plan's target or its successor; `gone` is the id of a container that has ended, whatever the API still says.
+def start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str = "") -> Started:
+    """`spec` is the plan's target or its successor; `gone` is the id of a container that has ended, whatever the API still says.
     """
     try:
         return _start(api, plan, created, spec, say, gone)
@@ -68,7 +68,7 @@ def start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, go
         raise _explained(api, plan, error, "the agent") from error
 
 
-def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str) -> tuple[Upgraded, list[str]]:
+def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str) -> Started:
     agent = plan.agent
     args: dict[str, Any] = {"session": plan.session, "bulk": True, "max_data": EXEC_MAX_DATA, **plan.limits}
     notes: list[str] = []
@@ -99,7 +99,7 @@ def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, g
         _wait_running(api, agent, created, say)
     created.check()
     say("phase", "starting the agent")
-    return _exec(api, plan, created, args), notes
+    return *_exec(api, plan, created, args), notes
 
 
 def _create_job(api: Api, plan: Plan, created: Created, node: str, target: str) -> None:
@@ -195,19 +195,29 @@ def _look_at_node(api: Api, node: str) -> None:
         raise ClusterError(f"the agent can't start: node {node}: {trouble}", "try again when the pod runs elsewhere")
 
 
-def _exec(api: Api, plan: Plan, created: Created, args: dict[str, Any]) -> Upgraded:
+def _exec(api: Api, plan: Plan, created: Created, args: dict[str, Any]) -> tuple[Upgraded, Stream]:
     command = payload.command(job.interpreter(plan.agent), args)
     query = [("container", created.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("tty", "false")]
     query += [("command", word) for word in command]
     path = path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "exec")
-    return api.upgrade(path, query, EXEC_PROTOCOLS)
+    try:
+        upgraded = api.upgrade(path, query, EXEC_PROTOCOLS)
+        return upgraded, Exec(upgraded.protocol)
+    except ClusterError as error:
+        # 403: since Kubernetes 1.35 a WebSocket needs two verbs, and most Roles have one. Others: a proxy that knows no WebSocket.
+        if isinstance(error, ApiError) and error.status not in (400, 403, 404, 405) and error.status < 500:
+            raise
+        try:
+            return api.upgrade_spdy(path, query, spdy.EXEC_PROTOCOL), spdy.SpdyExec()
+        except ClusterError:
+            raise error from None
 
 
 def forward(api: Api, created: Created, port: int) -> tuple[Upgraded, Channels]:
     """A connection to a port on the loopback of the agent's pod."""
     path = path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "portforward")
     try:
-        return api.upgrade_spdy(path, spdy.PROTOCOL), spdy.Forward(port)
+        return api.upgrade_spdy(path, [], spdy.PROTOCOL), spdy.Forward(port)
     except ClusterError as error:
         if isinstance(error, ApiError) and error.status == 403:
             raise

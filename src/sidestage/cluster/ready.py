@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sidestage.cluster.channels import Exec
+from sidestage.cluster.channels import Command
 from sidestage.cluster.errors import ClusterError
 
 # agent/main.py and agent/stage0.py end with these.
@@ -19,7 +19,7 @@ CURES = {
 }
 
 
-def why(channels: Exec, error: BaseException, mode: str) -> ClusterError:
+def why(channels: Command, error: BaseException, mode: str) -> ClusterError:
     said = channels.stderr.splitlines()
     code = channels.exit_code()
     message = str(channels.status().get("message") or "")
@@ -40,7 +40,7 @@ def no_program(message: str) -> str:
     return f"{found[1]}: {found[2]}" if found else ""
 
 
-def last_words(channels: Exec) -> str:
+def last_words(channels: Command) -> str:
     """Of an agent that had started; empty if the stream just broke."""
     said = channels.stderr.splitlines()
     if said:

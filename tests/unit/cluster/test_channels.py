@@ -140,15 +140,35 @@ def test_a_forward_gives_the_bytes_however_they_are_cut(sent: list[bytes], cuts:
 
 
 @pytest.mark.parametrize("make", [spdy.Forward, spdy.Tunnel])
-def test_a_forward_wraps_what_its_reader_understands(make: type[spdy.Forward]) -> None:
+def test_a_forward_wraps_what_its_reader_understands(make: type[spdy.Forward | spdy.Tunnel]) -> None:
     data = bytes(range(256)) * 1000
-    frames = b"".join(bytes(frame) for frame in make(1).wrap(data))
-    if make is spdy.Tunnel:
-        wire, frames = frames, b""
-        while wire:
-            size = 8 + struct.unpack_from(">H", wire, 2)[0] if wire[1] & 0x7F == 126 else 6 + (wire[1] & 0x7F)
-            frames, wire = frames + unmasked(wire[:size])[1], wire[size:]
-    assert b"".join(spdy.Forward(1).feed(frames)) == data
+    channels = make(1)
+    frames = [bytes(frame) for frame in channels.wrap(data)]
+    if isinstance(channels, spdy.Tunnel):
+        frames = [unmasked(frame)[1] for frame in frames]
+    assert b"".join(spdy.Forward(1).feed(b"".join(frames))) == data
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 5, 7]), st.binary(max_size=80)), max_size=10),
+    st.lists(st.integers(1, 30), min_size=1, max_size=20),
+)
+def test_exec_over_spdy_sorts_the_streams(sent: list[tuple[int, bytes]], cuts: list[int]) -> None:
+    wire = b"".join(spdy_data(*each) for each in sent)
+    channels, got, at = spdy.SpdyExec(), b"", 0
+    while at < len(wire):
+        size = cuts[at % len(cuts)]
+        got += b"".join(channels.feed(wire[at : at + size]))
+        at += size
+    assert got == b"".join(data for stream, data in sent if stream == 5)
+    assert channels.stderr == b"".join(data for stream, data in sent if stream == 7).decode(errors="replace").strip()
+
+
+def test_exec_over_spdy_tells_the_exit_code() -> None:
+    channels = spdy.SpdyExec()
+    channels.feed(spdy_data(7, b"no permission") + spdy_data(1, status(96, "exit code 96"), True))
+    assert (channels.exit_code(), channels.stderr) == (96, "no permission")
+    assert channels.lost() == "exit code 96"
 
 
 @pytest.mark.parametrize(
