@@ -13,7 +13,6 @@ import os
 import select
 import shlex
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -223,8 +222,8 @@ def _refresh(file: str, ask: Callable[[], list[str]]) -> None:
         for fd in range(3):
             os.dup2(null, fd)  # the shell waits for the end of our output
         names = ask()
-        fd, made = tempfile.mkstemp(dir=os.path.dirname(file))
-        with open(fd, "w", encoding="utf-8") as stream:
+        made = f"{file}.{os.getpid()}"
+        with open(made, "w", encoding="utf-8") as stream:
             json.dump(names, stream)
         os.replace(made, file)
     except BaseException:

@@ -61,6 +61,11 @@ class Api:
         self._lock = threading.RLock()
         self._idle: http.Http | None = None
 
+    def log_in(self) -> None:
+        """Have credentials before the first request: a plugin may ask questions. Raises ClusterError."""
+        self._credentials.headers()
+        self._credentials.certificate()
+
     def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None,
         content_type: str = "application/json", accept: str = "application/json", timeout: float = TIMEOUT,

@@ -95,14 +95,19 @@ class ExecPlugin:
         try:
             done = subprocess.run(
                 [self._find(), *(str(arg) for arg in items(self._config, "args"))],
-                stdin=None if interactive else subprocess.DEVNULL, stdout=subprocess.PIPE, env=env, timeout=limit, check=False,
+                stdin=None if interactive else subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=None if os.isatty(2) else subprocess.PIPE, env=env, timeout=limit, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise self._failed(f"no answer within {limit:.0f} s") from error
         except OSError as error:
             raise self._failed(text_of(error)) from error
+        said = (done.stderr or b"").decode(errors="replace").strip()
         if done.returncode:
-            raise self._failed(f"exit status {done.returncode}", "it says why above; log in again with your cloud's CLI")
+            why = f"exit status {done.returncode}" + (f" ({said.splitlines()[-1][:300]})" if said else "")
+            raise self._failed(why, "log in again with your cloud's CLI; `kubectl version` must work with the same context")
+        if said:
+            print(said, file=sys.stderr)
         return self._status(done.stdout)
 
     def _status(self, output: bytes) -> dict[str, Any]:

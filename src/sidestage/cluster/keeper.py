@@ -38,7 +38,13 @@ Done = Callable[[Any, BaseException | None], None]
 
 
 def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
-    """Until everything is removed."""
+    """Until everything is removed. What a log-in says and asks, it says and asks on the terminal, which is ours until then."""
+    api, failure = None, None
+    try:
+        api = connect(plan.kubeconfig, plan.context, plan.target.namespace, plan.insecure)
+        api.log_in()
+    except ClusterError as error:
+        failure = error
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -48,14 +54,14 @@ def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
     keep = sock.fileno()
     os.closerange(3, keep)
     os.closerange(keep + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16))
-    Keeper(sock, plan).run()
+    Keeper(sock, plan, api, failure).run()
 
 
 class Keeper:
-    def __init__(self, sock: socket.socket, plan: Plan) -> None:
+    def __init__(self, sock: socket.socket, plan: Plan, api: Api | None, failure: ClusterError | None) -> None:
         self._sock, self._plan, self._spec = sock, plan, plan.target
         self._loop = Loop()
-        self._api: Api | None = None
+        self._api, self._failure = api, failure
         self._relays: set[Relay] = set()
         self._control: Command | None = None  # of the present agent
         self._created = Created(0)
@@ -80,8 +86,8 @@ class Keeper:
 
     def _launch(self, created: Created) -> launch.Started:
         plan = self._plan
-        if self._api is None:
-            self._api = connect(plan.kubeconfig or None, plan.context or None, plan.target.namespace or None)
+        if self._api is None or self._failure:
+            raise self._failure or AssertionError("no client and no reason")
         return launch.start(self._api, plan, created, self._spec, self._say, self._gone)
 
     def _launched(self, created: Created, result: Any, error: BaseException | None) -> None:

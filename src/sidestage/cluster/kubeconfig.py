@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -76,6 +75,8 @@ def load(
             f"no current context in {places}", f"pass --context NAME, one of: {_some(merged.contexts)}"
         )  # fmt: skip
     if name not in merged.contexts:
+        import difflib  # only for a message
+
         near = difflib.get_close_matches(name, merged.contexts, 1, 0.5)
         raise ClusterError(
             f"there is no context {name!r} in {places}",

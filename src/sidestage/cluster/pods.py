@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +51,8 @@ def choose_container(pod: Pod, asked: str) -> tuple[str, str]:
         more = [item["name"] for item in spec.get("initContainers") or () if item.get("restartPolicy") == "Always"]
         more += [item["name"] for item in spec.get("ephemeralContainers") or ()]
         if asked not in names + more:
+            import difflib  # only for a message
+
             near = difflib.get_close_matches(asked, names + more, 1, 0.5)
             raise ClusterError(
                 f"pod {name(pod)} has no container {asked!r}",

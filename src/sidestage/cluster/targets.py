@@ -5,7 +5,6 @@ A name that is not there is answered with the nearest that is; a workload withou
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,6 +120,8 @@ def _not_found(api: Api, spec: TargetSpec, namespace: str) -> ClusterError:
         if error.status == 404:
             return ClusterError(f"this cluster has no {spec.kind}s", "rollouts come with Argo Rollouts; use another kind")
         return ClusterError(cause, "check the name and the namespace (-n)")
+    import difflib  # only for a message
+
     near = difflib.get_close_matches(spec.name, names, 3, 0.5) or [each for each in names if spec.name in each][:3]
     if near:
         return ClusterError(cause, f"did you mean {' or '.join(f'{spec.kind}/{each}' for each in near)}?")

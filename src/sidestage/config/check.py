@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -35,6 +34,8 @@ def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
         if below in NOT_YET:
             problems.append(f"{below}: {NOT_YET[below]}")
         elif key not in hints:
+            import difflib  # only for a message
+
             near = difflib.get_close_matches(str(key), [*hints, *(TARGET_KINDS if path == "target" else ())], 1, 0.5)
             problems.append(f"{below}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
         else:
@@ -56,6 +57,8 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     if origin is Literal:
         if not isinstance(value, bool) and str(value) in args:  # YAML reads 502 as a number
             return str(value)
+        import difflib  # only for a message
+
         near = difflib.get_close_matches(str(value), args, 1, 0.5)
         problems.append(f"{path}: {value!r} is none of {', '.join(args)}" + (f"; did you mean {near[0]!r}?" if near else ""))
     elif origin is dict and args[1] is Any:  # Kubernetes checks it

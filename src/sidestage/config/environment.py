@@ -6,7 +6,6 @@ objects, booleans as true or false.
 
 from __future__ import annotations
 
-import difflib
 import json
 import types
 from collections.abc import Callable, Mapping
@@ -38,6 +37,8 @@ def overrides(environ: Mapping[str, str], say: Callable[[str], None]) -> dict[st
             path, hint = known[variable]
             found[path] = _value(hint, environ[variable])
         elif variable.removeprefix(PREFIX).startswith(_SECTIONS):
+            import difflib  # only for a message
+
             near = difflib.get_close_matches(variable, known, 1, 0.6)
             say(f"{variable} is no key's variable and has no effect" + (f"; did you mean {near[0]}?" if near else ""))
     return found

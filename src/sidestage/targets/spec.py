@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 
@@ -52,6 +51,8 @@ def parse(text: str, namespace: str = "") -> TargetSpec:
     if kind in CLUSTER_KINDS:
         return _cluster(kind, name, text, namespace)
     if kind not in LOCAL_KINDS:
+        import difflib  # only for a message
+
         near = difflib.get_close_matches(kind, (*LOCAL_KINDS, *CLUSTER_KINDS), 1, 0.5)
         raise TargetError(
             f"unknown kind of target {kind!r} in {text!r}",

@@ -198,6 +198,7 @@ def test_a_plugin_with_a_relative_path_lies_beside_the_kubeconfig(plugin: Plugin
         ({"token": "t"}, {"command": "no-such-plugin", "installHint": "get it\nhere"}, "get it here"),
         ({"token": "t"}, {"command": "no-such-plugin"}, "PATH"),
         ({"token": "t"}, {"command": "/bin/false"}, "exit status 1"),
+        ({"token": "t"}, {"command": "/bin/sh", "args": ["-c", "echo expired, log in >&2; exit 3"]}, "3 (expired, log in)"),
         ({"token": "t"}, {"command": "/bin/echo"}, "not JSON"),
         ({"token": "t"}, {"command": "/etc/passwd"}, "ermission"),
         ({"token": "t"}, {"env": [{"name": "VERSION", "value": "client.authentication.k8s.io/v1beta1"}]}, "v1beta1"),
