@@ -6,8 +6,9 @@ them without touching the table (hpack.py). SETTINGS, PING and GOAWAY are betwee
 a connection of its own, made with the client's settings.
 
 Flow control of requests: the client keeps to POD's windows. What is a session's is granted anew when it is passed on, and what
-its program doesn't take yet waits in the stream's queue: one that stands still holds up nobody. Of answers: `_window` is what the client takes, `_pod_window` what POD
-believes that it takes. What sessions used of it is the difference, and so much of the client's grants is not passed on to POD.
+its program doesn't take yet waits in the stream's queue: one that stands still holds up nobody. Of answers: `_window` is what
+the client takes, `_pod_window` what POD believes that it takes. What sessions used of it is the difference, and so much of the
+client's grants is not passed on to POD.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from sidestage.http.route1 import DETECT_TIME, Http1
 from sidestage.http.route2 import Http2
 from sidestage.http.wires import Wires
 
-
 MAX_EARLY = 64 << 10  # bytes that a server may send before the client's preface
 
 

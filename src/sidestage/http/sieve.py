@@ -13,8 +13,24 @@ from sidestage.http import http1, http2
 from sidestage.http.filters import Facts
 from sidestage.http.hpack import Decoder, Field, HpackError
 from sidestage.http.http1 import Ambiguous, Chunked, Request
-from sidestage.http.http2 import DATA, END_STREAM, GOAWAY, PING, PREFACE, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from sidestage.http.http2 import Blocks, BrokenFrame, Frame, Splitter, fragment, frame, headers
+from sidestage.http.http2 import (
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    PING,
+    PREFACE,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    Blocks,
+    BrokenFrame,
+    Frame,
+    Splitter,
+    fragment,
+    frame,
+    headers,
+)
 from sidestage.http.orders import POD, Order, Rule, body_bounds, choose
 
 MAX_HELD = 256 << 10  # bytes of requests that wait for their bodies, of one connection
@@ -176,7 +192,7 @@ class _Streams:
     def _frame(self, each: Frame, out: List[bytes]) -> None:
         kind = each.kind
         told = self._streams.get(each.stream)
-        if kind == SETTINGS and not each.flags & http2.ACK or (kind == WINDOW_UPDATE and not each.stream):
+        if (kind == SETTINGS and not each.flags & http2.ACK) or (kind == WINDOW_UPDATE and not each.stream):
             if self._greeted:
                 out.append(each.raw)
             elif len(self._early) < MAX_STREAMS:
