@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,14 @@ def test_override_takes_the_port_at_once(staging: Target) -> None:
         assert first.stderr is not None
         wait_for("the word to the first", lambda: "no longer stolen: taken over by" in first.stderr.readline())
         assert second.poll() is None
+
+
+def test_only_matching_requests_are_taken(staging: Target, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("feature: {network: {incoming: {mode: steal, http_filter: {header_filter: '^x-user: me$'}}}}\n")
+    with stealing(staging, HTTP, "-f", str(config)):
+        url, mine = f"http://{SERVICE}:8080/", ["-H", "X-User: me"]
+        urls = [url + "1", "--next", "-sS", *mine, url + "2", "--next", "-sS", url + "3"]
+        for _ in range(3):  # on one connection, kept alive
+            got = staging.native(["curl", "-sS", "--interface", CLIENT, *urls]).out.splitlines()
+            assert [line.split()[0] for line in got] == ["staging", "local", "staging"]

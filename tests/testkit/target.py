@@ -78,10 +78,14 @@ class Target:
     def connect(self, address: tuple[str, int], source: str = "") -> socket.socket:
         """A client in the target's network."""
         sock = self.endpoint(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-        sock.settimeout(10)
-        if source:
-            sock.bind((source, 0))
-        sock.connect(address)
+        try:
+            sock.settimeout(10)
+            if source:
+                sock.bind((source, 0))
+            sock.connect(address)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def rules(self) -> str:

@@ -1,4 +1,4 @@
-"""The ends of an intercepted connection: sockets (client, target) and channels (a session's program), alike to their owner.
+"""The ends of an intercepted connection: sockets (client, target) and channels (channel_leg.py), alike to their owner.
 
 A leg queues what it is given until the other side takes it, and tells its owner when the queue is long: nothing is ever
 read without somebody to take it. Each direction ends by half-close; a broken leg says reset, once.
@@ -12,17 +12,16 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, Optional, Protocol, Tuple
+from typing import Any, Callable, Deque, Optional, Protocol, Tuple
 
 from sidestage.protocol.messages import Buffer
-from sidestage.stream.link import Link
-from sidestage.stream.loop import Loop
+from sidestage.stream.loop import Loop, Timer
 
 READ = 64 << 10  # bytes a read
 HIGH, LOW = 256 << 10, 64 << 10  # bytes queued: when the owner is told to stop, and to go on
 CONNECT_TIMEOUT = 5.0  # seconds; the target is on this very machine
-ANSWER_TIMEOUT = 3.0  # seconds for a session to take a connection: then the target has it
-RST = struct.pack("ii", 1, 0)  # struct linger: close() resets
+_nothing: Callable[[], None] = lambda: None  # noqa: E731
+RST, NO_RST = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # struct linger: close() resets
 
 
 class Owner(Protocol):
@@ -35,12 +34,26 @@ class Owner(Protocol):
     def on_ready(self, leg: "Leg") -> None: ...
 
 
+class Nobody:
+    """Hears all and does nothing."""
+
+    def on_data(self, leg: "Leg", data: Buffer) -> None:
+        return
+
+    def on_eof(self, leg: "Leg") -> None:
+        return
+
+    on_reset = on_failed = on_open = on_blocked = on_ready = on_eof
+
+
 class Leg:
     """`number` is the owner's name for it. After on_failed, on_reset, reset() or both directions' ends it is `over`."""
 
-    def __init__(self, owner: Any, number: int) -> None:
+    def __init__(self, loop: Loop, owner: Any, number: int) -> None:
+        self._loop = loop
         self.owner: Owner = owner
         self.number = number
+        self._timer = Timer(_nothing)
         self.over = self.open = self.blocked = False
         self.eof_in = self.eof_out = False  # seen from the other side; ordered by the owner
         self._reading = True
@@ -59,6 +72,19 @@ class Leg:
     def read(self, wanted: bool) -> None:
         raise NotImplementedError
 
+    def linger(self, seconds: float) -> None:
+        """Reset it if its other side is not done in time."""
+        if not self.over:
+            self._timer.cancel()
+            self._timer = self._loop.later(seconds, self.reset)
+
+    def dismiss(self, seconds: float) -> None:
+        """Close it after what is queued; nothing more of it is heard."""
+        self.owner = Nobody()
+        self.eof()
+        self.read(True)
+        self.linger(seconds)
+
     def _mark(self) -> None:
         if self.blocked:
             if self._queued <= LOW:
@@ -71,12 +97,11 @@ class Leg:
 
 class SocketLeg(Leg):
     def __init__(self, loop: Loop, owner: Any, number: int, sock: socket.socket) -> None:
-        super().__init__(owner, number)
-        self._loop, self.sock = loop, sock
+        super().__init__(loop, owner, number)
+        self.sock = sock
         self._fd = sock.fileno()
         self._events = select.EPOLLIN
         self._shut = False
-        self._timer: Any = None
         self.ended: Optional[Callable[[], None]] = None
         self.heard = time.monotonic()  # when bytes came last
 
@@ -211,17 +236,9 @@ class SocketLeg(Leg):
         self._reading = wanted
         self._watch()
 
-    def linger(self, seconds: float) -> None:
-        """Reset it if its other side is not done in time."""
-        if not self.over:
-            self._timer = self._loop.later(seconds, self.reset)
-
     def reset(self) -> None:
         if not self.over:
-            try:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
-            except OSError:
-                pass  # gone already
+            self._linger(RST)
             self._close()
 
     def _broken(self) -> None:
@@ -231,142 +248,21 @@ class SocketLeg(Leg):
 
     def _end_if_done(self) -> None:
         if self.eof_in and self._shut:
+            self._linger(NO_RST)
             self._close()
+
+    def _linger(self, how: bytes) -> None:
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+        except OSError:
+            pass  # gone already
 
     def _close(self) -> None:
         if not self.over:
             self.over = True
-            if self._timer is not None:
-                self._timer.cancel()
+            self._timer.cancel()
             self._loop.unwatch(self._fd)
             self.sock.close()
             self._out.clear()
             if self.ended is not None:
                 self.ended()
-
-
-class ChannelLeg(Leg):
-    """A channel to the session that claimed the connection. `heard(bool)` learns whether the session answers in time."""
-
-    def __init__(
-        self, loop: Loop, owner: Any, number: int, link: Link, args: Dict[str, Any], heard: Callable[[bool], None]
-    ) -> None:
-        super().__init__(owner, number)
-        self._link, self._heard = link, heard
-        self._held: Deque[Optional[Buffer]] = deque()  # came while the owner didn't read; None is the end
-        self._late = False
-        self._channel = link.open("steal", args, self)
-        self._timer = loop.later(ANSWER_TIMEOUT, self._give_up)
-
-    def _give_up(self) -> None:
-        if not self.over:
-            self._late = True  # the channel stays until its answer, which tells that the session lives
-            self._heard(False)
-            self._end()
-            self.owner.on_failed(self)
-
-    def on_accepted(self, info: Dict[str, Any]) -> None:
-        self._heard(True)
-        if self.over:
-            self._link.reset(self._channel)
-            return
-        self._timer.cancel()
-        self.open = True
-        self.owner.on_open(self)
-        self._flush()
-
-    def on_refused(self, errno: int, text: str) -> None:
-        self._heard(True)
-        if not self.over:
-            self._end()
-            self.owner.on_failed(self)
-
-    def on_data(self, data: Buffer) -> None:
-        if self.over:
-            return
-        if self._reading and not self._held:
-            self._link.consumed(self._channel, len(data))
-            self.owner.on_data(self, data)
-        else:
-            self._held.append(data)
-
-    def on_eof(self) -> None:
-        if self._reading and not self._held:
-            self._ended()
-        else:
-            self._held.append(None)
-
-    def _ended(self) -> None:
-        self.eof_in = True
-        self.owner.on_eof(self)
-        self._end_if_done()
-
-    def on_reset(self) -> None:
-        if not self.over:
-            opened = self.open
-            self._end()
-            (self.owner.on_reset if opened else self.owner.on_failed)(self)
-
-    def on_credit(self) -> None:
-        if not self.over:
-            self._flush()
-
-    def send(self, data: Buffer) -> None:
-        if self.over or self.eof_out:
-            return
-        self._out.append(data)
-        self._queued += len(data)
-        self._flush()
-
-    def _flush(self) -> None:
-        if not self.open:
-            self._mark()
-            return
-        out, link = self._out, self._link
-        while out:
-            room = link.writable(self._channel)
-            if not room:
-                break
-            data = out.popleft()
-            if len(data) > room:
-                out.appendleft(data[room:])
-                data = data[:room]
-            self._queued -= len(data)
-            link.send(self._channel, data)
-        self._mark()
-        if self.eof_out and not out and not self.over:
-            link.send_eof(self._channel)
-            self._end_if_done()
-
-    def eof(self) -> None:
-        if not self.over and not self.eof_out:
-            self.eof_out = True
-            if self.open and not self._out:
-                self._flush()
-
-    def read(self, wanted: bool) -> None:
-        self._reading = wanted
-        while self._reading and self._held and not self.over:
-            data = self._held.popleft()
-            if data is None:
-                self._ended()
-            else:
-                self._link.consumed(self._channel, len(data))
-                self.owner.on_data(self, data)
-
-    def reset(self) -> None:
-        if not self.over:
-            self._end()
-            if not self._late:
-                self._link.reset(self._channel)
-
-    def _end_if_done(self) -> None:
-        if self.eof_in and self.eof_out and not self._out:
-            self._end()
-            self._link.forget(self._channel)
-
-    def _end(self) -> None:
-        self.over = True
-        self._timer.cancel()
-        self._out.clear()
-        self._held.clear()

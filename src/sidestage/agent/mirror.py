@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
+from sidestage.agent.target import MARK
 from sidestage.agent.tcp import (
     Aborted,
     Answer,
@@ -309,7 +310,10 @@ def _bind_everywhere(sock: socket.socket) -> None:
 
 
 def packet_filter(ports: List[int]) -> bytes:
-    """Classic BPF for SOCK_DGRAM packets: TCP over IPv4 or IPv6 with one of `ports` at either end."""
+    """Classic BPF for SOCK_DGRAM packets: TCP over IPv4 or IPv6 with one of `ports` at either end.
+
+    What an agent passes on to the target is left out: the client's own packets have been seen.
+    """
     checks: List[Tuple[int, int, int, int]] = []
     for port in ports:
         checks.append((0x15, 0, 1, port))
@@ -324,6 +328,7 @@ def packet_filter(ports: List[int]) -> bytes:
     ]  # fmt: skip
     v6 = [(0x30, 0, 0, 6), (0x15, 1, 0, 6), reject, (0x01, 0, 0, 40), *ports_of]
     program = [
+        (0x20, 0, 0, 0xFFFFF014), (0x15, 0, 1, MARK), reject,  # SKF_AD_OFF + SKF_AD_MARK
         (0x28, 0, 0, 0xFFFFF000),  # SKF_AD_OFF + SKF_AD_PROTOCOL
         (0x15, 0, len(v4), _ETH_P_IP), *v4, (0x15, 0, len(v6), _ETH_P_IPV6), *v6, reject,
     ]  # fmt: skip

@@ -9,18 +9,16 @@ connections to the target carry MARK.
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import struct
 from typing import List
 
 from sidestage.agent import netlink
 from sidestage.agent.netlink import Netlink, attr, nest, text, u32
+from sidestage.agent.target import MARK
 
-MARK = 0x51DE0  # clear of the bits that kube-proxy (0x4000, 0x8000) and Istio (0xfff) test
 PREFIX = "sidestage-"
 PRIORITY = -90  # behind dstnat (-100), where meshes and kube-proxy are
-HIGH_FD = 500  # descriptors of a dying process are released from the highest down: the rule must go before its listener
 _NFNL_SUBSYS_NFTABLES = 10
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE, _DELRULE = 0, 1, 2, 3, 4, 6, 8
@@ -35,18 +33,23 @@ _CHAINS = (("arriving", _PREROUTING), ("within", _LOCAL_OUT))
 class Redirect:
     """From start() new connections to `port` go to `listener`, until drain(); those redirected by then go on until close()."""
 
-    def __init__(self, port: int, listener: int, session: str, *, owner: bool = True) -> None:
-        """Raises OSError: EPERM without CAP_NET_ADMIN; EINVAL, EOPNOTSUPP or ENOENT where the kernel lacks a part of nftables."""
+    def __init__(self, link: Netlink, port: int, listener: int, session: str, *, owner: bool = True) -> None:
+        """`link` is ours from now on. Raises OSError: EPERM without CAP_NET_ADMIN; EINVAL, EOPNOTSUPP or ENOENT where the
+        kernel lacks a part of nftables.
+        """
         self.name = f"{PREFIX}{port}-{session[:8]}-{listener}"
-        self._port, self._listener, self._owned = port, listener, owner
-        for stale in stale_tables(port):
-            delete(stale)
-        self._link = _high(Netlink(netlink.NETFILTER))
+        self._link, self._port, self._listener, self._owned = link, port, listener, owner
         try:
+            for stale in stale_tables(port):
+                delete(stale)
             _batch(
                 self._link,
                 _message(_NEWTABLE, text(1, self.name) + u32(2, _OWNER if owner else 0), netlink.CREATE),
                 *(_message(_NEWCHAIN, _chain(self.name, *chain), netlink.CREATE) for chain in _CHAINS),
+                # The last rule about connections takes their tracking along, and NAT with it: this one, which nothing
+                # reaches, stays until close().
+                _message(_NEWCHAIN, text(1, self.name) + text(3, "tracked"), netlink.CREATE),
+                _message(_NEWRULE, text(1, self.name) + text(2, "tracked") + nest(4, *_tracking()), netlink.CREATE),
             )
             self.start("being set up")  # so that what the kernel lacks shows now
             self.drain()
@@ -108,18 +111,6 @@ def _tables() -> "List[tuple[str, int]]":
     return [(a[1].rstrip(b"\0").decode(), struct.unpack("!I", a.get(2, bytes(4)))[0]) for a in attributes]
 
 
-def _high(link: Netlink) -> Netlink:
-    old = link.sock
-    try:
-        high = fcntl.fcntl(old.fileno(), fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
-    except OSError:
-        return link  # RLIMIT_NOFILE is lower
-    link.sock = socket.socket(fileno=high)
-    link.sock.settimeout(old.gettimeout())
-    old.close()
-    return link
-
-
 def _message(kind: int, body: bytes, flags: int = 0) -> "tuple[int, int, bytes]":
     return _NFNL_SUBSYS_NFTABLES << 8 | kind, flags, bytes((_INET, 0, 0, 0)) + body
 
@@ -172,6 +163,11 @@ def _syn(port: int) -> List[bytes]:
 def _local_address() -> List[bytes]:
     """fib daddr type local: what this network only forwards isn't the target's."""
     return [_expr("fib", u32(3, 2), u32(2, 3), u32(1, 1)), _cmp(struct.pack("=I", 2))]
+
+
+def _tracking() -> List[bytes]:
+    """ct state"""
+    return [_expr("ct", u32(1, 1), u32(2, 0))]
 
 
 def _lo() -> bytes:

@@ -32,7 +32,7 @@ class Place(Protocol):
 
     def to_pod(self, owner: Any, client: "Client") -> SocketLeg: ...
     def to_session(self, owner: Any, number: int, client: "Client") -> Optional[Leg]: ...
-    def note(self, text: str) -> None: ...
+    def note(self, number: int, text: str) -> None: ...
 
 
 class Client:
@@ -169,24 +169,9 @@ class Whole:
             self._place.loop.later(FIRST_BYTES, self._not_taken)
         elif self._early and self._early[0].startswith(_METHODS):
             client.send(_DOWN)
-            client.eof()
-            client.linger(LINGER)
-            client.read(True)
-            self._client.passage = client.owner = _Deaf()
+            client.dismiss(LINGER)
         else:
             client.reset()
-
-
-class _Deaf(Spliced):
-    """Listens to nobody: what still comes is dropped."""
-
-    def __init__(self) -> None:
-        return
-
-    def on_data(self, leg: Leg, data: Buffer) -> None:
-        return
-
-    on_eof = on_reset = on_blocked = on_ready = on_failed = lambda self, leg: None
 
 
 def is_probe(data: bytes) -> bool:

@@ -28,10 +28,13 @@ BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
     "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
     "sidestage.stream": ("link", "links", "loop", "pump"),
-    "sidestage.http": ("filters", "hpack", "http1", "http2", "jsonpath", "orders", "patterns", "sieve"),
+    "sidestage.http": (
+        "answers2", "filters", "hpack", "http1", "http2", "jsonpath", "orders", "patterns", "route1",
+        "route2", "router", "sieve", "streams", "wires",
+    ),
     "sidestage.agent": (
-        "bulk", "container", "env", "files", "legs", "main", "mirror", "netlink", "nft", "outgoing", "passage", "port",
-        "registry", "sifted", "sockdiag", "steal", "target", "tcp",
+        "bulk", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "mirror", "netlink", "nft",
+        "outgoing", "passage", "port", "registry", "routed", "sifted", "sockdiag", "steal", "target", "tcp",
     ),
 }  # fmt: skip
 
@@ -40,7 +43,8 @@ MODULES = {
 def build(python: str | None = None) -> bytes:
     """The payload for an interpreter: None stands for any; `sys.executable` gets code objects."""
     if python == sys.executable:
-        code = {name: SourceFileLoader(name, path).get_code(name) for name, path in _modules()}
+        # Each by itself: only what is imported is unpacked, and filters are when somebody filters.
+        code = {name: marshal.dumps(SourceFileLoader(name, path).get_code(name)) for name, path in _modules()}
         return b"c" + zlib.compress(marshal.dumps(code | _packages()), 1)
     sources = {name: _read(path) for name, path in _modules()}
     return b"s" + zlib.compress(json.dumps(sources | _packages()).encode(), 9)

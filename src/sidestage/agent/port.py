@@ -8,29 +8,32 @@ listeners and the chains.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import select
 import socket
-import struct
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from sidestage.agent import nft
-from sidestage.agent.legs import RST, ChannelLeg, SocketLeg
+from sidestage.agent import conntrack, listeners, netlink, nft
+from sidestage.agent.channel_leg import ChannelLeg
+from sidestage.agent.legs import RST, SocketLeg
+from sidestage.agent.netlink import Netlink
 from sidestage.agent.passage import POD, Client, Spliced, Whole
+from sidestage.agent.target import MARK
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop, Timer
 
-BACKLOG = 4096  # the kernel clamps it to somaxconn
 ROUND = 64  # connections accepted a wake-up
 PAUSE = 0.1  # seconds without accepting when descriptors have run out
 CHECK = 0.25  # seconds between looks whether all has drained
 GRACE = 1.5  # seconds in which a handshake that was redirected may still end: one retransmission (RFC 6298 2.1)
 IDLE = 5.0  # seconds without bytes after which a drained keep-alive connection is ended, as servers do
 DRAIN_LIMIT = 300.0  # seconds for all of them
+REMEMBERED = 4  # listeners of killed redirects that are looked for
 MAX_RULES = 64  # claims on one port
-_SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST
+MAX_NOTES = 100  # lines told to one session
 _SO_MARK = 36
 
 Args = Dict[str, Any]
@@ -50,6 +53,7 @@ class Claim:
         self.flush = bool(args.get("flush"))
         self.answering = True  # False while the session leaves a connection unanswered
         self.rule: Any = None
+        self.noted: Set[str] = set()
 
     def clashes(self, other: "Claim") -> bool:
         """Could both want the same request, whatever it is?"""
@@ -74,12 +78,24 @@ class Port:
         self._drained = drained
         self._clients: Dict[int, Client] = {}
         self._numbers = 0
-        self._noted: "set[str]" = set()
         self._since = 0.0  # when draining began; 0: it hasn't
         self._timer = Timer(lambda: None)
-        self._listeners = _listeners()
+        # The descriptors of a dying process are released from the highest down (task_work_add() in kernel/task_work.c):
+        # clients are reset while NAT still works, then the listeners go, and then the table.
+        link = Netlink(netlink.NETFILTER)
+        # Tracking isn't on yet: what it remembers of redirects that were killed would be done to connections of today.
+        for old in listeners.candidates(port)[:REMEMBERED]:
+            if not listeners.taken(old):
+                forget(port, old)
         try:
-            self._redirect = nft.Redirect(port, self._listeners[0].getsockname()[1], session)
+            self._listeners = listeners.listen(port)
+        except OSError:
+            link.close()
+            raise
+        self.listener: int = self._listeners[0].getsockname()[1]
+        self._lowest = max(listener.fileno() for listener in self._listeners) + 1  # of clients
+        try:
+            self._redirect = nft.Redirect(link, port, self.listener, session)
         except OSError:
             for listener in self._listeners:
                 listener.close()
@@ -98,6 +114,12 @@ class Port:
             raise OSError(errno.ENOSPC, "too many sessions on one port")
         self._numbers += 1
         claim.number = self._numbers
+        if claim.filter is not None:
+            from sidestage.http.filters import Filter
+            from sidestage.http.orders import Rule
+
+            claim.rule = Rule(claim.number, Filter(claim.filter), claim.down)
+            self.rules.append(claim.rule)
         self.claims.append(claim)
         try:
             if len(self.claims) == 1:
@@ -151,12 +173,13 @@ class Port:
 
     def close(self) -> None:
         """At once; what is left is reset."""
+        for client in list(self._clients.values()):
+            client.leg.reset()
         self._redirect.close()
+        forget(self.port, self.listener)
         for listener in self._listeners:
             self.loop.unwatch(listener.fileno())
             listener.close()
-        for client in list(self._clients.values()):
-            client.leg.reset()
 
     # -- connections --
 
@@ -172,7 +195,10 @@ class Port:
                         raise
                     self._pause(listener, accept)
                     return
-                self._intercept(sock, peer)
+                try:
+                    self._intercept(sock, peer)
+                except OSError:  # no descriptor is left for its other end
+                    sock.close()
 
         return accept
 
@@ -187,15 +213,25 @@ class Port:
         self.loop.later(PAUSE, again)
 
     def _intercept(self, sock: socket.socket, peer: Tuple[Any, ...]) -> None:
+        if sock.fileno() < self._lowest:
+            low = sock
+            sock = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD_CLOEXEC, self._lowest))
+            low.close()
         sock.setblocking(False)
-        local = _destination(sock, self.port)
+        # However this process ends: a cut answer must not look complete.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
+        local = listeners.destination(sock, self.port)
         if local[1] != self.port:  # somebody spoke to the listener itself
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST)
             sock.close()
             return
         client = Client(self, sock, peer, local, self._ended)
         self._clients[id(client)] = client
-        if self.claims:
+        if self.rules:
+            from sidestage.agent.routed import Routed
+            from sidestage.http.router import Router
+
+            Routed(self, client, Router(self.rules))
+        elif self.claims:
             claim = self.claims[0]
             Whole(self, client, claim.number, claim.down, not claim.probes)
         else:
@@ -210,7 +246,7 @@ class Port:
         """The target's own server, from its own network; never redirected again."""
         family = socket.AF_INET6 if ":" in client.local[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, nft.MARK)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, MARK)
         client.pod = leg = SocketLeg(self.loop, owner, POD, sock)
         leg.connect(client.local)
         return leg
@@ -226,45 +262,16 @@ class Port:
         except ProtocolError:  # too many channels
             return None
 
-    def note(self, text: str) -> None:
-        if text not in self._noted and len(self._noted) < 100:
-            self._noted.add(text)
-            for claim in self.claims:
+    def note(self, number: int, text: str) -> None:
+        for claim in self.claims:
+            if claim.number == number and text not in claim.noted and len(claim.noted) < MAX_NOTES:
+                claim.noted.add(text)
                 claim.links.control.event("warning", {"text": f"port {self.port}: {text}"})
 
 
-def _listeners() -> List[socket.socket]:
-    """For IPv4, and at the same port for IPv6 where there is one."""
-    flags = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-    for _ in range(20):
-        four = socket.socket(socket.AF_INET, flags)
-        four.bind(("0.0.0.0", 0))
-        four.listen(BACKLOG)
-        try:
-            six = socket.socket(socket.AF_INET6, flags)
-        except OSError:
-            return [four]
-        six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            six.bind(("::", four.getsockname()[1]))
-            six.listen(BACKLOG)
-            return [four, six]
-        except OSError as error:
-            six.close()
-            if error.errno == errno.EADDRNOTAVAIL:  # IPv6 is switched off
-                return [four]
-            four.close()
-    raise OSError(errno.EADDRINUSE, "no port is free for both IPv4 and IPv6")
-
-
-def _destination(sock: socket.socket, port: int) -> Tuple[Any, ...]:
-    """Where the client wanted to go, before the redirect."""
-    own = sock.getsockname()
-    six = sock.family == socket.AF_INET6
+def forget(port: int, listener: int) -> None:
+    """Nothing is sent to that listener any more."""
     try:
-        raw = sock.getsockopt(socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP, _SO_ORIGINAL_DST, 28 if six else 16)
+        conntrack.forget(port, listener)
     except OSError:
-        return (own[0], port, *own[2:])  # the kernel has forgotten; only the port is ever rewritten
-    if six:
-        return (socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0], 0, own[3])
-    return (socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack_from("!H", raw, 2)[0])
+        pass  # a client that uses its own port again within two minutes may be refused once

@@ -1,5 +1,5 @@
 # The text given to `python -c`: unpacks the payload into sys.modules and runs the agent. Kept below 1200 bytes.
-import json, os, struct, sys, zlib
+import json, marshal, os, struct, sys, zlib
 
 if sys.version_info < (3, 9):  # main.NO_PYTHON; here, as older ones can't even import the rest
     os.write(2, b"Python 3.9 or later is needed beside the target, this is %d.%d\n" % sys.version_info[:2])
@@ -17,7 +17,6 @@ def take(n):
 kind = take(1)
 data = zlib.decompress(take(struct.unpack("!I", take(4))[0]))
 if kind == b"c":
-    import marshal
     modules = marshal.loads(data)
 else:
     modules = json.loads(data)
@@ -31,7 +30,7 @@ class Finder:
         return None
     def exec_module(self, module):
         code = modules[module.__name__]
-        exec(compile(code, module.__name__, "exec") if isinstance(code, str) else code, module.__dict__)
+        exec(compile(code, module.__name__, "exec") if isinstance(code, str) else marshal.loads(code), module.__dict__)
 
 sys.meta_path.insert(0, Finder())
 from sidestage.agent.main import run

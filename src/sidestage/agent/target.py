@@ -10,6 +10,9 @@ import ctypes
 import os
 from typing import List, Optional
 
+# SO_MARK of our own connections to the target's ports, which are neither redirected nor mirrored.
+# Clear of the bits that kube-proxy (0x4000, 0x8000) and Istio (0xfff) test.
+MARK = 0x51DE0
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWUTS = 0x10000000, 0x40000000, 0x04000000
 _libc = ctypes.CDLL(None, use_errno=True)
 

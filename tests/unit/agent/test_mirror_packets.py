@@ -12,6 +12,7 @@ from hypothesis import strategies as s
 from tests.testkit.bpf import check, decode, run
 
 from sidestage.agent.mirror import MAX_PORTS, packet_filter, parse
+from sidestage.agent.target import MARK
 from sidestage.agent.tcp import ACK, Segment
 
 IP4, IP6, VLAN, ARP = 0x0800, 0x86DD, 0x8100, 0x0806
@@ -19,6 +20,7 @@ TCP, HOP_BY_HOP, FRAGMENT = 6, 0, 44
 PORTS = [80, 8080, 65535]
 FILTER = decode(packet_filter(PORTS))
 SKF_AD_PROTOCOL = 0xFFFFF000
+SKF_AD_MARK = 0xFFFFF014
 A4, B4 = socket.inet_aton("10.0.0.1"), socket.inet_aton("10.0.0.2")
 A6, B6 = socket.inet_pton(socket.AF_INET6, "fd00::1"), socket.inet_pton(socket.AF_INET6, "fd00::2")
 
@@ -38,8 +40,10 @@ def v6(body: bytes, kind: int = TCP, length: int | None = None) -> bytes:
     return struct.pack("!IHBB16s16s", 6 << 28, len(body) if length is None else length, kind, 64, A6, B6) + body
 
 
-def passes(protocol: int, packet: bytes) -> bool:
+def passes(protocol: int, packet: bytes, mark: int = 0) -> bool:
     def load(offset: int, size: int) -> int:
+        if offset == SKF_AD_MARK:
+            return mark
         if offset == SKF_AD_PROTOCOL:
             return protocol
         if offset + size > len(packet):
@@ -119,9 +123,16 @@ def test_the_program_is_sound(count: int) -> None:
                 packet = (v6 if six else v4)(tcp(source, target))
 
                 def load(offset: int, size: int, packet: bytes = packet, protocol: int = IP6 if six else IP4) -> int:
+                    if offset == SKF_AD_MARK:
+                        return 0
                     return protocol if offset == SKF_AD_PROTOCOL else int.from_bytes(packet[offset : offset + size], "big")
 
                 assert (run(code, load) > 0) == bool({port, 2} & {*ports})
+
+
+def test_what_the_agent_passes_on_is_not_seen_twice() -> None:
+    assert passes(IP4, v4(tcp(5000, 80)), MARK + 1)
+    assert not passes(IP4, v4(tcp(5000, 80)), MARK)
 
 
 def test_the_kernel_takes_the_longest_program() -> None:

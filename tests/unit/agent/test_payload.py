@@ -26,7 +26,7 @@ def test_budget(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\npayload: {size / 1024:.1f} KiB compressed, of {payload.BUDGET >> 10}; command line: {command} bytes")
     assert size <= payload.BUDGET and command <= 1200
-    assert len(payload.build(sys.executable)) <= payload.BUDGET * 2
+    assert len(payload.build(sys.executable)) <= payload.BUDGET * 3  # over a local socket, and unpacked in 5 ms
 
 
 def test_it_is_complete() -> None:
