@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from sidestage.config import Config, http_filter
 from sidestage.views.incoming import IncomingRules
 
-# What Node, the JVM and debugpy listen on when they are told to
-_DEBUGGER = re.compile(
-    r"--inspect(?:-brk)?(?:=(?:[^:\s]*:)?(\d+))?|jdwp\S*address=(?:[^:,\s]*:)?(\d+)|--listen[= ](?:[^:\s]*:)?(\d+)"
-)
+# What Node and the JVM listen on, or connect to, when they are told to; and debugpy, pydevd and dlv by options of their own
+_INSPECTED = re.compile(r"--inspect(?:-brk|-wait)?(?:=(?:[^:\s]*:)?(\d+))?(?=\s|\Z)|jdwp\S*address=(?:[^:,\s]*:)?(\d+)")
+_DEBUGGER = re.compile(r"(?:^|[\s/])(?:debugpy|pydevd(?:\.py)?|dlv)(?=[\s/]|\Z)")
+_OPTION = re.compile(r"\s--(?:listen|connect|client-addr|port)[= ](?:\S*:)?(\d+)(?=\s|\Z)")
+NODE_PORT = 9229
 
 
 def incoming_rules(config: Config, command: Sequence[str], targetless: bool) -> IncomingRules:
@@ -28,6 +29,10 @@ def incoming_rules(config: Config, command: Sequence[str], targetless: bool) -> 
 
 
 def debugger_ports(command: Sequence[str]) -> frozenset[int]:
-    """Ports that a debugger in this command line listens on: never touched."""
-    found = _DEBUGGER.finditer(" ".join(command))
-    return frozenset(int(match[1] or match[2] or match[3] or 9229) for match in found)
+    """Ports by which a debugger in this command line talks to its user: never touched."""
+    line = " ".join(command)
+    found = {int(match[1] or match[2] or NODE_PORT) for match in _INSPECTED.finditer(line)}
+    debugger = _DEBUGGER.search(line)
+    if debugger:
+        found |= {int(match[1]) for match in _OPTION.finditer(line, debugger.start())}
+    return frozenset(found)

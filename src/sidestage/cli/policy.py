@@ -18,10 +18,11 @@ from sidestage.views.incoming import IncomingRules
 from sidestage.views.names import Names
 from sidestage.views.outgoing import AddressFilter, FilterError, OutgoingPolicy, OutgoingRules
 
-# Compilers and their like ask for thousands of local files and listen for nobody; the same names as mirrord's.
+# Compilers and their like ask for thousands of local files and listen for nobody; the same names as mirrord's. Debuggers read
+# the program's files where they themselves are.
 BUILD_TOOLS = frozenset(
     "as cc ld go air asm cc1 cc1plus cgo dlv gcc g++ git link math cargo hpack rustc compile collect2 cargo-watch "
-    "debugserver jspawnhelper bazel-real clang clang++".split()
+    "debugserver jspawnhelper bazel-real clang clang++ gdb gdbserver lldb lldb-server lldb-dap lldb-mi".split()
 )
 
 # What the SDKs of AWS prefer to the role of a pod; hidden only where it is this machine's.
