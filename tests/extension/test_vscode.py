@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from selenium import webdriver
@@ -128,13 +128,8 @@ def editor(
         "location": {"$mid": 1, "path": str(data / "extensions" / "sidestage-tests.host-0.0.1"), "scheme": "file"},
     })  # fmt: skip
     (data / "extensions" / "extensions.json").write_text(json.dumps(listing))
-    log = open(folder / "log", "wb")
-    server = subprocess.Popen(
-        [*code_server, *places, "--auth", "none", "--bind-addr", "127.0.0.1:0", "--disable-telemetry", "--disable-update-check",
-         "--disable-workspace-trust", str(work)],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        env={**os.environ, "SIDESTAGE_TEST_PLAN": str(folder / "plan.json"), "PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
+    with open(folder / "log", "wb") as log:
+        server = _start(code_server, places, work, folder / "plan.json", log)
     try:
         wait_for("the editor's server", lambda: "HTTP server listening on" in (folder / "log").read_text(), 60)
         url = (folder / "log").read_text().partition("HTTP server listening on ")[2].split()[0]
@@ -156,7 +151,14 @@ def editor(
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-        log.close()
+
+
+def _start(code_server: list[str], places: list[str], work: Path, plan: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    flags = "--auth none --bind-addr 127.0.0.1:0 --disable-telemetry --disable-update-check --disable-workspace-trust".split()
+    return subprocess.Popen(
+        [*code_server, *places, *flags, str(work)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        env={**os.environ, "SIDESTAGE_TEST_PLAN": str(plan), "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
