@@ -26,9 +26,10 @@ def failure(errno: int, text: str) -> bytes:
     return dump({"errno": errno if 0 < errno <= MAX_ERRNO else EIO, "text": text})
 
 
-def join(head: Args, raw: bytes) -> bytes:
-    data = dump(head)
-    return b"".join((wire.LENGTH.pack(len(data)), data, raw))
+def head(value: Args) -> bytes:
+    """What comes before raw bytes."""
+    data = dump(value)
+    return wire.LENGTH.pack(len(data)) + data
 
 
 def load(data: Buffer) -> Args:

@@ -227,15 +227,16 @@ class Mux:
         call = self._next_call
         self._next_call = call % 0xFFFFFFFF + 1
         self._calls[call] = True
-        self._frame(wire.CALL, call, body.join({"op": op, "args": args}, raw))
+        self._frame(wire.CALL, call, body.head({"op": op, "args": args}) + raw)
         return call
 
-    def reply(self, call: int, result: Args, raw: bytes = b"") -> None:
-        payload = body.join(result, raw)
-        if len(payload) <= wire.MAX_RECORD:
-            self._frame(wire.REPLY, call, payload)
+    def reply(self, call: int, result: Args, raw: Buffer = b"") -> None:
+        head = body.head(result)
+        header = _header(wire.REPLY, call, len(head) + len(raw))
+        if len(raw) <= wire.MAX_RECORD:
+            self._outbox.control(b"".join((header, head, raw)))
         else:
-            self._outbox.put(self._answers, _header(wire.REPLY, call, payload), payload)
+            self._outbox.put(self._answers, header, head, raw)
         del self._theirs[call]
 
     def fail(self, call: int, errno: int, text: str = "") -> None:
@@ -334,7 +335,7 @@ class Mux:
     # -- bytes out --
 
     def _frame(self, kind: int, channel: int, payload: bytes = b"") -> None:
-        self._outbox.control(_header(kind, channel, payload) + payload)
+        self._outbox.control(_header(kind, channel, len(payload)) + payload)
 
     def pending(self) -> int:
         """Bytes that wait to be taken."""
@@ -349,7 +350,7 @@ class Mux:
         return self._outbox.relieved()
 
 
-def _header(kind: int, channel: int, payload: bytes = b"") -> bytes:
-    if len(payload) > wire.MAX_PAYLOAD:
-        raise ProtocolError(f"a frame of {len(payload)} bytes can't be sent", remote=False)
-    return wire.HEADER.pack(len(payload), kind, channel)
+def _header(kind: int, channel: int, length: int = 0) -> bytes:
+    if length > wire.MAX_PAYLOAD:
+        raise ProtocolError(f"a frame of {length} bytes can't be sent", remote=False)
+    return wire.HEADER.pack(length, kind, channel)
