@@ -24,6 +24,7 @@ from sidestage.views import fuse
 from sidestage.views.fuse import Op, Request, Stat
 
 if TYPE_CHECKING:
+    from sidestage.session.recent import Recent
     from sidestage.stream.links import Links
     from sidestage.stream.loop import Loop
 
@@ -52,7 +53,7 @@ class _Node:
 
 
 class FuseFiles:
-    def __init__(self, loop: Loop, links: Links, fuse_fd: int) -> None:
+    def __init__(self, loop: Loop, links: Links | Recent, fuse_fd: int) -> None:
         self._loop, self._links, self._fd = loop, links, fuse_fd
         self._nodes: dict[int, _Node] = {fuse.ROOT: _Node("", ROOT_STAT)}
         self._last = fuse.ROOT

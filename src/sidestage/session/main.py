@@ -20,6 +20,7 @@ from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
+from sidestage.session.recent import Recent
 from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE
 from sidestage.stream.loop import Loop
@@ -125,6 +126,7 @@ class Session:
             said=self._say, lost=self._lost, again=self._attached_again,
         )  # fmt: skip
         links = self._links = self._attachment.links
+        self._asked = Recent(links)
         self._outgoing = Outgoing(self._loop, links, self._broker, self._feed)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
         self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
@@ -134,7 +136,8 @@ class Session:
         self._files: FuseFiles | MemFiles | None = None
         if mounted:
             self._root = mounted.root
-            self._files = MemFiles(self._loop, links) if mounted.why else FuseFiles(self._loop, links, mounted.fuse)
+            asked = self._asked
+            self._files = MemFiles(self._loop, asked) if mounted.why else FuseFiles(self._loop, asked, mounted.fuse)
             self._begun["note"] = mounted.why
         for op in ("stat", "readlink", "access", "statfs"):
             self._broker.on(op, self._path_call(op))
@@ -212,7 +215,7 @@ class Session:
                     result = {"target": os.fsdecode(raw)}
                 reply(errno, **result)
 
-            self._links.call(op, {key: args[key] for key in ("path", "follow", "mode") if key in args}, done)
+            self._asked.call(op, {key: args[key] for key in ("path", "follow", "mode") if key in args}, done)
 
         return handle
 
@@ -241,6 +244,7 @@ class Session:
 
     def _attached_again(self) -> None:
         """The place has given us another agent: what the program listens on is subscribed there."""
+        self._asked.forget()
         self._attachment.hello(self._options.session, lambda *_: None)
         self._incoming.subscribe_all()
 

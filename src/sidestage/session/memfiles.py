@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sidestage.session.fusefs import Done, refusal
 
 if TYPE_CHECKING:
+    from sidestage.session.recent import Recent
     from sidestage.stream.links import Links
     from sidestage.stream.loop import Loop
 
@@ -18,7 +19,7 @@ CHUNK = 1 << 20
 
 
 class MemFiles:
-    def __init__(self, loop: Loop, links: Links) -> None:
+    def __init__(self, loop: Loop, links: Links | Recent) -> None:
         del loop
         self._links = links
 
