@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from typing import cast
 
@@ -29,6 +30,9 @@ def built(request: pytest.FixtureRequest) -> None:
     lacking = [command for command in ("go", "containerd", "runc", "mmdebstrap", "nft") if not shutil.which(command)]
     if lacking:
         pytest.skip(f"NO CLUSTER: {', '.join(lacking)} not installed (`./run test` installs all but go)")
+    version = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (1, 21):
+        pytest.skip(f"NO CLUSTER: {version} can't fetch the toolchain that is needed; Go 1.21 or later can")
     aloud(request, "up", "build")
 
 

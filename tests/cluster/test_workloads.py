@@ -30,8 +30,9 @@ def test_replicas_are_on_two_nodes_and_answer_through_one_service(cluster: Clust
 def test_a_node_sees_its_own_processes_only(cluster: Cluster, shop: str) -> None:
     for node in NODES:
         assert cluster.enter(node, "hostname").strip() == node
-        seen = cluster.enter(node, "ps", "-eo", "args")
-        assert seen.count("serve.py") == 1
+        seen = cluster.enter(node, "sh", "-c", "cat /proc/[0-9]*/cgroup /proc/[0-9]*/cmdline 2>&-; true")
+        for pod in cluster.pods(shop, "app=orders"):
+            assert (pod["metadata"]["uid"] in seen) == (pod["spec"]["nodeName"] == node)
         assert ("kube-apiserver" in seen) == (node == "node1")
 
 
