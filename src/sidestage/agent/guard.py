@@ -1,31 +1,37 @@
-"""The text of the agent container's main process, for `python -c`: it waits for the agent that exec starts, and ends with it."""
+"""The text of the agent container's main process, for `python -c`: it waits for the agents that exec starts, ends with the last."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
-from typing import Optional
+from typing import List
 
-agent: Optional[socket.socket] = None
+agents: List[socket.socket] = []
 
 
 def told(*_: object) -> None:
-    """The pod is being deleted: the agent hears of it and undoes what it did."""
-    if agent is None:
+    """The pod is being deleted: the agents hear of it and undo what they did."""
+    if not agents:
         os._exit(0)
-    agent.shutdown(socket.SHUT_WR)
+    for agent in agents:
+        agent.shutdown(socket.SHUT_WR)
     signal.alarm(10)
 
 
 listener = socket.socket(socket.AF_UNIX)
 listener.bind("\0" + sys.argv[1])  # abstract: the network namespace is its only door, and no file is left
-listener.listen(1)
+listener.listen(8)
 signal.signal(signal.SIGTERM, told)
 signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
 signal.alarm(int(sys.argv[2]))
-agent = listener.accept()[0]
+agents.append(listener.accept()[0])
 signal.alarm(0)
-while agent.recv(1):
-    pass
+while agents:
+    for sock in select.select([listener, *agents], [], [])[0]:
+        if sock is listener:
+            agents.append(listener.accept()[0])
+        elif not sock.recv(1):
+            agents.remove(sock)

@@ -26,6 +26,7 @@ from sidestage.cluster.errors import ApiError, ClusterError
 from sidestage.cluster.launch import Cancelled, Created
 from sidestage.cluster.plan import Plan
 from sidestage.cluster.relay import Relay
+from sidestage.cluster.replicas import Replicas
 from sidestage.stream.loop import Loop
 
 READY_TIMEOUT = 30.0  # seconds for Python to start there and unpack the payload
@@ -59,12 +60,15 @@ def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
 
 class Keeper:
     def __init__(self, sock: socket.socket, plan: Plan, api: Api | None, failure: ClusterError | None) -> None:
-        self._sock, self._plan, self._spec = sock, plan, plan.target
+        self._sock, self.plan, self._spec = sock, plan, plan.target
         self._loop = Loop()
         self._api, self._failure = api, failure
         self._relays: set[Relay] = set()
         self._control: Command | None = None  # of the present agent
+        self._number = 0
         self._created = Created(0)
+        self._replicas = Replicas(self)
+        self._others: list[Channels] = []  # streams of agents beside replicas
         self._left: list[Created] = []  # of earlier agents, to be removed when there is time
         self._gone = ""  # id of a container that has ended
         self._since = 0.0  # when the last agent was lost; 0: there is one, or was none yet
@@ -81,14 +85,13 @@ class Keeper:
     def _start(self) -> None:
         if self._ending:
             return
-        created = self._created = Created(self._created.number + 1)
-        self._work(lambda: self._launch(created), lambda result, error: self._launched(created, result, error))
+        created = self._created = self.fresh()
+        self.work(lambda: self._launch(created), lambda result, error: self._launched(created, result, error))
 
     def _launch(self, created: Created) -> launch.Started:
-        plan = self._plan
         if self._api is None or self._failure:
             raise self._failure or AssertionError("no client and no reason")
-        return launch.start(self._api, plan, created, self._spec, self._say, self._gone)
+        return launch.start(self._api, self.plan, created, self._spec, self.say, self._gone)
 
     def _launched(self, created: Created, result: Any, error: BaseException | None) -> None:
         if error:
@@ -104,15 +107,17 @@ class Keeper:
                 self._failed(created, ready.why(channels, error, created.mode))
                 return
             for note in notes:
-                self._say("say", note)
+                self.say("say", note)
             if self._since:
-                self._say("say", f"plugged in again: {created.where}")
+                self.say("say", f"plugged in again: {created.where}")
             self._since, self._gone = 0.0, ""
+            if created.chosen:
+                self._replicas.drop(created.chosen.container_id)
             self._tell("attached", theirs, text=created.where)
             self._remove_left()
 
         theirs.sendall(payload.preamble())  # the buffer has room for it
-        self._work(lambda: payload.read_sync(theirs.fileno(), READY_TIMEOUT), synced)
+        self.work(lambda: payload.read_sync(theirs.fileno(), READY_TIMEOUT), synced)
 
     def _failed(self, created: Created, error: BaseException) -> None:
         """No agent from this try."""
@@ -138,12 +143,13 @@ class Keeper:
         self._since = time.monotonic()
         self._left.append(lost)
         told = why if gone or self._control is None else ready.last_words(self._control) or why
-        self._say("say", f"{lost.where}: {told}; connections are reset, another agent is being started")
+        self.say("say", f"{lost.where}: {told}; connections are reset, another agent is being started")
         for relay in list(self._relays):
-            relay.close(told)
+            if relay.channels not in self._others:
+                relay.close(told)
         if gone and lost.chosen:
             self._gone = lost.chosen.container_id
-        self._work(lambda: self._follow(lost), self._followed)
+        self.work(lambda: self._follow(lost), self._followed)
 
     def _follow(self, lost: Created) -> None:
         """A pod that was asked for by name may be gone for good; what made it makes another."""
@@ -163,16 +169,60 @@ class Keeper:
         else:
             self._start()
 
+    # -- for replicas.py --
+
+    def api(self) -> Api:
+        assert self._api is not None
+        return self._api
+
+    def main(self) -> Created:
+        return self._created
+
+    def fresh(self) -> Created:
+        self._number += 1
+        return Created(self._number)
+
+    def later(self, seconds: float, fn: Callable[[], None]) -> None:
+        self._loop.later(seconds, lambda: None if self._ending else fn())
+
+    def settle(
+        self, upgraded: Upgraded, channels: launch.Stream, created: Created, done: Callable[[BaseException | None], None]
+    ) -> Callable[[], None]:
+        def ended() -> None:
+            self._others.remove(channels)
+            done(None)
+
+        self._others.append(channels)
+        theirs = self._carry(upgraded, channels, ended)
+
+        def synced(_result: Any, error: BaseException | None) -> None:
+            if error:
+                theirs.close()
+                done(ready.why(channels, error, created.mode))
+                return
+            self.say("say", f"requests to {created.where} are seen as well")
+            self._tell("replica", theirs, text=created.where)
+
+        theirs.sendall(payload.preamble())
+        self.work(lambda: payload.read_sync(theirs.fileno(), READY_TIMEOUT), synced)
+        return lambda: self._close_relay(channels)
+
+    def _close_relay(self, channels: Channels) -> None:
+        for relay in list(self._relays):
+            if relay.channels is channels:
+                relay.close("another agent sees it")
+
     # -- streams --
 
-    def _carry(self, upgraded: Upgraded, channels: Channels) -> socket.socket:
-        """The session's end of a stream that a relay carries."""
+    def _carry(self, upgraded: Upgraded, channels: Channels, then: Callable[[], None] = lambda: None) -> socket.socket:
+        """The session's end of a stream that a relay carries; `then` at its end."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
 
         def ended(_reason: str) -> None:
             self._relays.discard(relay)
+            then()
             self._end_if_done()
 
         relay = Relay(self._loop, upgraded.sock, upgraded.leftover, channels, ours, ended)
@@ -193,7 +243,7 @@ class Keeper:
             else:
                 self._tell("bulk", self._carry(upgraded, channels))
 
-        self._work(lambda: launch.forward(api, created, port), done)
+        self.work(lambda: launch.forward(api, created, port), done)
 
     # -- the session --
 
@@ -211,6 +261,8 @@ class Keeper:
         message = json.loads(data)
         if message["op"] == "bulk":
             self._bulk(message["port"])
+        elif message["op"] == "replicas":
+            self._replicas.begin()
         elif message["op"] == "again":
             self._again(message["why"], bool(message.get("gone")))
 
@@ -224,12 +276,12 @@ class Keeper:
         if stream is not None:
             stream.close()
 
-    def _say(self, kind: str, text: str) -> None:
+    def say(self, kind: str, text: str) -> None:
         self._tell(kind, text=text)
 
     # -- work, and its end --
 
-    def _work(self, fn: Callable[[], Any], done: Done) -> None:
+    def work(self, fn: Callable[[], Any], done: Done) -> None:
         def finished(result: Any, error: BaseException | None) -> None:
             self._busy -= 1
             done(result, error)
@@ -247,7 +299,7 @@ class Keeper:
                 if api is not None:
                     launch.remove(api, created)
 
-        self._work(remove, lambda *_: then())
+        self.work(remove, lambda *_: then())
 
     def _end_if_done(self) -> None:
         """The session is gone: all is removed as soon as nobody uses the API; the streams say goodbye, bounded by relay.py."""
@@ -255,7 +307,7 @@ class Keeper:
             return
         if not (self._busy or self._removing):
             self._removing = True
-            self._left.append(self._created)
+            self._left += [self._created, *self._replicas.created]
             self._remove_left(self._all_removed)
         elif self._removed and not self._busy and not self._relays:
             self._loop.stop()

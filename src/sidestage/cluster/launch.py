@@ -47,6 +47,8 @@ class Created:
     pod: str = ""
     container: str = ""
     chosen: PodTarget | None = None
+    host: int = 0  # number of the agent in whose Job this one runs as well
+    bulk: bool = True  # may the session ask for bulk connections to it?
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -70,36 +72,54 @@ def start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, go
 
 def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, gone: str) -> Started:
     agent = plan.agent
-    args: dict[str, Any] = {"session": plan.session, "bulk": True, "max_data": EXEC_MAX_DATA, **plan.limits}
     notes: list[str] = []
     if spec.kind == "targetless":
         created.namespace = agent.namespace or spec.namespace or api.namespace
         say("phase", f"creating the agent in namespace {created.namespace}")
         _create_job(api, plan, created, "", "targetless")
+        _wait_running(api, agent, created, say)
     else:
         resolved = resolve(api, spec)
         chosen, notes = resolved.chosen, resolved.notes
         if chosen.container_id == gone:
             raise ClusterError(f"{chosen} has ended and is not back yet", "see why it ends")
-        created.chosen, created.mode, created.namespace = chosen, agent.mode, chosen.namespace
-        args["container"] = chosen.container_id.rpartition("/")[2]
-        created.check()
-        if agent.mode == "in-container":
-            created.pod, created.container, args["here"] = chosen.pod, chosen.container, "container"
-        elif agent.mode == "ephemeral":
-            args["here"] = "pod"
-            say("phase", f"adding the agent to pod {chosen.pod}")
-            notes += _add_ephemeral(api, plan, created, chosen)
-        else:
-            created.namespace = agent.namespace or chosen.namespace
-            say("phase", f"creating the agent on {chosen.node}")
-            _create_job(api, plan, created, chosen.node, f"{chosen.namespace}/{chosen}")
-    if created.mode != "in-container":
-        args["guard"] = job.guard_name(plan.session, created.number)
-        _wait_running(api, agent, created, say)
+        notes += beside(api, plan, created, chosen, say)
     created.check()
     say("phase", "starting the agent")
-    return *_exec(api, plan, created, args), notes
+    return *run_agent(api, plan, created), notes
+
+
+def beside(api: Api, plan: Plan, created: Created, chosen: PodTarget, say: Say) -> list[str]:
+    """A container for the agent of `chosen`, running; what to tell the user of it."""
+    agent, notes = plan.agent, list[str]()
+    created.chosen, created.mode, created.namespace = chosen, agent.mode, chosen.namespace
+    created.check()
+    if agent.mode == "in-container":
+        created.pod, created.container = chosen.pod, chosen.container
+        return notes
+    if agent.mode == "ephemeral":
+        say("phase", f"adding the agent to pod {chosen.pod}")
+        notes += _add_ephemeral(api, plan, created, chosen)
+    else:
+        created.namespace = agent.namespace or chosen.namespace
+        say("phase", f"creating the agent on {chosen.node}")
+        _create_job(api, plan, created, chosen.node, f"{chosen.namespace}/{chosen}")
+    _wait_running(api, agent, created, say)
+    return notes
+
+
+def run_agent(api: Api, plan: Plan, created: Created) -> tuple[Upgraded, Stream]:
+    """exec an agent in its container, which runs."""
+    args: dict[str, Any] = {"session": plan.session, "bulk": created.bulk, "max_data": EXEC_MAX_DATA, **plan.limits}
+    if created.chosen:
+        args["container"] = created.chosen.container_id.rpartition("/")[2]
+    if created.mode == "in-container":
+        args["here"] = "container"
+    else:
+        args["guard"] = job.guard_name(plan.session, created.host or created.number)
+        if created.mode == "ephemeral":
+            args["here"] = "pod"
+    return _exec(api, plan, created, args)
 
 
 def _create_job(api: Api, plan: Plan, created: Created, node: str, target: str) -> None:

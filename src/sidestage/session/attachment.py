@@ -27,19 +27,23 @@ BULK_TRIES = 8  # bulk connections asked for in the life of an agent
 
 
 class Attachment:
-    """`opened(link, channel, kind, args)`, `noticed(event, args)`, `said(text)`, `lost(text)`, `again()` are the session's."""
+    """`opened(link, channel, kind, args)`, `noticed(event, args)`, `said(text)`, `lost(text)`, `again()`, `replica(link)` are the
+    session's."""
 
     def __init__(
         self, loop: Loop, plug: Plug, stream: int, *, heartbeat: float = HEARTBEAT, silence: float = SILENCE,
         opened: Callable[[Link, int, str, Args], None], noticed: Callable[[str, Args], None],
         said: Callable[[str], None], lost: Callable[[str], None], again: Callable[[], None],
+        replica: Callable[[Link], None],
     ) -> None:  # fmt: skip
         self._loop, self._plug, self._heartbeat, self._silence = loop, plug, heartbeat, silence
         self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
+        self._replica = replica
         self._tokens: list[bytes] = []
         self._asked = 0
         self._ended = self._gone = False
         self.links = Links(self._control(stream))
+        self.links.on_everywhere = self._want_replicas
         if plug.news >= 0:
             loop.watch(plug.news, select.EPOLLIN, self._news)
 
@@ -57,7 +61,9 @@ class Attachment:
 
     # -- links --
 
-    def _link(self, fd: int, max_data: int, closed: Callable[[Link, str], None]) -> Link:
+    def _link(
+        self, fd: int, max_data: int, closed: Callable[[Link, str], None], noticed: Callable[[str, Args], None] | None = None
+    ) -> Link:
         def on_closed(reason: str) -> None:
             closed(link, reason)
             os.close(fd)
@@ -65,7 +71,7 @@ class Attachment:
         link = Link(
             self._loop, fd, fd, "laptop",
             on_call=lambda call, *_: link.fail(call, 38), on_open=lambda *opened: self._opened(link, *opened),
-            on_event=self._noticed, on_closed=on_closed, heartbeat=self._heartbeat,
+            on_event=noticed or self._noticed, on_closed=on_closed, heartbeat=self._heartbeat,
             silence=self._silence, max_data=max_data,
         )  # fmt: skip
         return link
@@ -111,6 +117,23 @@ class Attachment:
         os.write(fd, self._tokens.pop())  # the buffer of a new socket has room for it
         self.links.add(self._link(fd, BULK_DATA, closed))
 
+    # -- replicas --
+
+    def _want_replicas(self) -> None:
+        """The program listens: requests come to all pods of the target."""
+        self.links.on_everywhere = lambda: None
+        if self._plug.news >= 0:
+            self._plug.send("replicas")
+
+    def _replica_stream(self, fd: int) -> None:
+        link = self._link(fd, self._plug.max_data, lambda link, _reason: self.links.remove(link), self._replica_noticed)
+        self.links.replicas.append(link)
+        self._replica(link)
+
+    def _replica_noticed(self, name: str, args: Args) -> None:
+        if name != "target.gone":  # whoever started the agent knows, and looks for others
+            self._noticed(name, args)
+
     # -- what the place tells --
 
     def _news(self, _events: int) -> None:
@@ -118,6 +141,8 @@ class Attachment:
         event = message.get("ev")
         if event == "bulk":
             self._bulk_stream(fds[0])
+        elif event == "replica":
+            self._replica_stream(fds[0])
         elif event == "say":
             self._said(message["text"])
         elif event == "nobulk":
@@ -148,5 +173,8 @@ class Attachment:
         self._ended = True
         self.links.control.mux.bye()
         self.links.control.flush()
-        for link in (*self.links.bulk, self.links.control):
+        for link in self.links.replicas:
+            link.mux.bye()
+            link.flush()
+        for link in (*self.links.bulk, *self.links.replicas, self.links.control):
             link.close("the session has ended")

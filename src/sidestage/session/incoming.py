@@ -18,7 +18,7 @@ from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.copies import Copies
 from sidestage.session.watch import Watch, WatchedPump
-from sidestage.stream.link import Link
+from sidestage.stream.link import Done, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import SocketPump
@@ -47,10 +47,11 @@ class Incoming:
         for version in (6,) if host == "::1" else (4, 6) if ":" in host else (4,):
             known[version] = (_WILDCARDS.get(host, host).removeprefix("::ffff:"), real)
         if not subscribed:
-            self._subscribe(port)
+            self._links.everywhere(self._rules.mode, *self._claimed(port))
         reply()  # the program's listen() needn't wait for the target
 
-    def _subscribe(self, port: int) -> None:
+    def _claimed(self, port: int) -> tuple[dict[str, Any], Done]:
+        """A claim to `port`, and what becomes of the answer."""
         def done(result: Args, _raw: bytes, code: int) -> None:
             if code == errno.EBUSY and self._rules.on_conflict == "abort":
                 self._broker.event("ended", text=f"port {port} can't be stolen: {result['text']}\n  --on-conflict wait or override")
@@ -62,7 +63,7 @@ class Incoming:
         if self._rules.mode == "steal":
             claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
                      "on_conflict": self._rules.on_conflict}  # fmt: skip
-        self._links.call(self._rules.mode, claim, done)
+        return claim, done
 
     def _claim(self, port: int) -> dict[str, Any]:
         claim: dict[str, Any] = {"port": port}
@@ -71,10 +72,10 @@ class Incoming:
         only = self._rules.filter_of(port)
         return claim if only is None else claim | {"filter": only}
 
-    def subscribe_all(self) -> None:
+    def subscribe_all(self, link: Link) -> None:
         """With a new agent, which knows nothing of what was before."""
         for port in self._listeners.keys() | self._kept:
-            self._subscribe(port)
+            link.call(self._rules.mode, *self._claimed(port))
 
     def _unlisten(self, args: Args, _fds: list[int], reply: Reply) -> None:
         port = self._rules.remote_port(args["port"])
@@ -82,7 +83,7 @@ class Incoming:
         if gone and self._rules.mode == "steal" and self._rules.when_down == "502":
             self._kept.add(port)  # clients shall see that it is down
         elif gone:
-            self._links.call("un" + self._rules.mode, self._claim(port), lambda *_: None)
+            self._links.everywhere("un" + self._rules.mode, self._claim(port), lambda *_: None)
         reply()
 
     def opened(self, link: Link, channel: int, kind: str, args: dict[str, Any]) -> None:

@@ -124,6 +124,7 @@ class Session:
             self._loop, agent, stream, heartbeat=options.heartbeat, silence=options.silence,
             opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
             said=self._say, lost=self._lost, again=self._attached_again,
+            replica=lambda link: self._incoming.subscribe_all(link),
         )  # fmt: skip
         links = self._links = self._attachment.links
         self._asked = Recent(links)
@@ -246,7 +247,7 @@ class Session:
         """The place has given us another agent: what the program listens on is subscribed there."""
         self._asked.forget()
         self._attachment.hello(self._options.session, lambda *_: None)
-        self._incoming.subscribe_all()
+        self._incoming.subscribe_all(self._links.control)
 
     def _trap_gone(self) -> None:
         self._loop.stop()

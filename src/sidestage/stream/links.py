@@ -6,7 +6,7 @@ channels, so that no control message waits behind them.
 
 from __future__ import annotations
 
-from typing import List
+from typing import Callable, List
 
 from sidestage.stream.link import Args, Done, Link
 
@@ -17,17 +17,26 @@ class Links:
     def __init__(self, control: Link) -> None:
         self.control = control
         self.bulk: List[Link] = []
+        self.replicas: List[Link] = []  # to agents beside other pods of the target, for incoming traffic
+        self.on_everywhere: Callable[[], None] = lambda: None
 
     def add(self, link: Link) -> None:
         self.bulk.append(link)
 
     def remove(self, link: Link) -> None:
-        if link in self.bulk:
-            self.bulk.remove(link)
+        for links in (self.bulk, self.replicas):
+            if link in links:
+                links.remove(link)
 
     def carrier(self) -> Link:
         """The link for a new channel."""
         return min(self.bulk, key=lambda link: link.load) if self.bulk else self.control
+
+    def everywhere(self, op: str, args: Args, done: Done) -> None:
+        """Ask the agent, and those of all replicas; `done` hears of each."""
+        self.on_everywhere()
+        for link in (self.control, *self.replicas):
+            link.call(op, args, done)
 
     def call(self, op: str, args: Args, done: Done, raw: bytes = b"") -> None:
         """As Link.call, by the link that suits the call."""
