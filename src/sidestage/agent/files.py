@@ -28,11 +28,12 @@ _libc.syscall.restype = ctypes.c_long
 
 
 class Files:
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, agent: int = 0) -> None:
+        """`agent` counts the agents of a session: a handle of another one is not taken for one of ours."""
         self._root = root
         self._handles: Dict[int, int] = {}
         self._listings: Dict[int, Any] = {}  # what os.scandir returns
-        self._next = 1
+        self._next = (agent << 32) + 1
 
     def _walk(self, path: str, flags: int) -> int:
         how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)

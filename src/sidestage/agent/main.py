@@ -44,7 +44,7 @@ def run(args: Args) -> None:
 
     `pid` or the `container` (its id) that is the target, none of them for no target; `session`; `heartbeat` and `silence`; `guard`,
     the abstract name of the container's main process (guard.py); `bulk`, whether the laptop can reach a port here; `here`, as
-    Target takes it.
+    Target takes it; `agent`, the how-manieth of the session.
     """
     # Nothing but the link may use the stream: a stray print would break it.
     stream_in, stream_out = os.dup(0), os.dup(1)
@@ -84,7 +84,7 @@ class Agent:
     ) -> None:  # fmt: skip
         self._target, self._args = target, args
         self._loop = Loop()
-        self._files = Files(target.root)
+        self._files = Files(target.root, int(args.get("agent", 0)))
         self._outgoing = Outgoing(self._loop, self._files)
         if os.fstat(rfd).st_ino == os.fstat(wfd).st_ino:
             wfd = rfd  # one socket: the loop must know it by one number

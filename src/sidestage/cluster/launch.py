@@ -110,7 +110,8 @@ def beside(api: Api, plan: Plan, created: Created, chosen: PodTarget, say: Say) 
 
 def run_agent(api: Api, plan: Plan, created: Created) -> tuple[Upgraded, Stream]:
     """exec an agent in its container, which runs."""
-    args: dict[str, Any] = {"session": plan.session, "bulk": created.bulk, "max_data": EXEC_MAX_DATA, **plan.limits}
+    args: dict[str, Any] = {"session": plan.session, "agent": created.number, "bulk": created.bulk, **plan.limits}
+    args["max_data"] = EXEC_MAX_DATA
     if created.chosen:
         args["container"] = created.chosen.container_id.rpartition("/")[2]
     if created.mode == "in-container":

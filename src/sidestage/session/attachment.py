@@ -2,7 +2,7 @@
 
 Where the target's place offers it (`Plug.news`), the agent opens a port that only its own pod can reach, and we ask for
 connections to it, each let in by a token that the control link brought. When the control link breaks and the place can attach
-again, every channel is reset, calls fail, and the listeners are subscribed anew with the next agent.
+again, every channel is reset and calls under way fail; new ones wait for the next agent, with which the listeners are subscribed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ BULK = 2  # connections for bulk
 FAR = 0.005  # seconds of round trip from which a connection's window is what limits it
 BULK_FAR = 4
 BULK_DATA = 256 << 10  # bytes in a data frame of a bulk link
+HOLD = 15.0  # seconds that a call of the program waits for the next agent; then it fails
 BULK_TRIES = 8  # bulk connections asked for in the life of an agent
 
 
@@ -85,6 +86,8 @@ class Attachment:
         for bulk in list(self.links.bulk):
             bulk.close(reason)
         if self._plug.news >= 0:
+            self.links.down()
+            self._loop.later(HOLD, self.links.up)
             self._plug.send("again", why=reason, gone=self._gone)
             self._gone = False
         else:
@@ -153,8 +156,10 @@ class Attachment:
             self._tokens.clear()
             self.links.control = self._control(fds[0])
             self._again()
+            self.links.up()
         elif event != "phase":  # the steps of a second start are of no interest
             self._loop.unwatch(self._plug.news)
+            self.links.up()
             self._lost(message.get("text") or "the process that keeps the agent has ended")
             for fd in fds:
                 with contextlib.suppress(OSError):

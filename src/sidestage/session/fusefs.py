@@ -112,6 +112,14 @@ class FuseFiles:
             self._links.call("close", {"handle": node.handle}, lambda *_: None)
         node.handle, node.reader, node.first, node.entries = 0, None, None, None
 
+    def agent_changed(self) -> None:
+        """Another agent knows nothing of the handles: files are opened again when they are read, if they are still the same."""
+        for node in self._nodes.values():
+            if node.handle:
+                if node.reader:
+                    node.reader.forget()
+                node.handle, node.reader, node.first, node.entries = 0, None, None, None
+
     def _ask(self, node: _Node, then: Then, follow: bool = True) -> None:
         """The agent opens the file (again): fills the node."""
         node.waiting.append(then)

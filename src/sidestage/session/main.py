@@ -247,6 +247,8 @@ class Session:
         """The place has given us another agent: what the program listens on is subscribed there."""
         self._asked.forget()
         self._attachment.hello(self._options.session, lambda *_: None)
+        if isinstance(self._files, FuseFiles):
+            self._files.agent_changed()
         self._incoming.subscribe_all(self._links.control)
 
     def _trap_gone(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sidestage.protocol.messages import Buffer
 from sidestage.session.attempt import Attempt
-from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.broker import Args, BrokerServer, Handler, Reply
 from sidestage.session.feed import Feed
 from sidestage.session.relay import UdpRelay
 from sidestage.stream.link import Link
@@ -31,9 +31,13 @@ class Outgoing:
         self._loop, self._links, self._broker, self._feed = loop, links, broker, feed
         self.tells_names = False  # does trap want to hear which address is whose?
         self._names: dict[str, str] = {}  # address -> the name that it was last the answer to
-        broker.on("connect", self._connect)
-        broker.on("udp", self._udp)
-        broker.on("unix", self._unix)
+        broker.on("connect", self._when_up(self._connect))
+        broker.on("udp", self._when_up(self._udp))
+        broker.on("unix", self._when_up(self._unix))
+
+    def _when_up(self, handler: Handler) -> Handler:
+        """Between two agents the program's call waits for the second."""
+        return lambda args, fds, reply: self._links.when_up(lambda: handler(args, fds, reply))
 
     def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
         program, listener = (socket.socket(fileno=fd) for fd in fds)
