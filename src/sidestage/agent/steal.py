@@ -12,7 +12,7 @@ import select
 import socket
 from typing import Callable, Dict, List, Optional, Tuple
 
-from sidestage.agent import registry
+from sidestage.agent import mesh, registry
 from sidestage.agent.port import Args, Claim, Port
 from sidestage.agent.registry import Relay
 from sidestage.stream.link import Link
@@ -190,6 +190,9 @@ class Held:
                 self.port.remove(other)
                 other.links.control.event("steal.lost", {"port": self.port.port, "text": f"taken over by {claim.said()}"})
             wish.granted()
+            said = mesh.detect()
+            if said:
+                wish.links.control.event("warning", {"text": f"port {self.port.port} is behind {said}"})
 
     def withdraw(self, links: Links) -> None:
         """All that came over `links`; then it is the turn of those who wait."""
