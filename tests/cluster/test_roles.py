@@ -8,6 +8,8 @@ import os
 import pty
 import select
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +30,7 @@ PRINT = ("sh", "-c", "echo $GREETING")
 def shop(cluster: Cluster, namespace: str) -> Iterator[str]:
     cluster.apply(namespace, "shop", "locked")
     yield namespace
-    assert cluster.get("jobs", "-n", namespace)["items"] == []
+    eventually("the end of all Jobs", lambda: cluster.get("jobs", "-n", namespace)["items"] == [], 60)
 
 
 def as_user(cluster: Cluster, folder: Path, name: str, **user: Any) -> str:
@@ -118,3 +120,79 @@ def test_a_plugin_asks_on_the_terminal(answer: str, said: str, cluster: Cluster,
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == (0 if answer == "sesame" else 1)
     finally:
         os.close(fd)
+
+
+# --- kubectl logs in
+
+
+WRAPPER = """#!/bin/sh
+export KUBECONFIG={kubeconfig}
+exec {kubectl} "$@"
+"""
+
+
+def oddly(cluster: Cluster, folder: Path, knows: bool) -> tuple[str, dict[str, str]]:
+    """A kubeconfig with a log-in that nobody has, but for the `kubectl` of the environment if it `knows`."""
+    file = as_user(cluster, folder, "", **{"auth-provider": {"name": "odd"}})
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "kubectl"
+    kubeconfig = cluster.kubeconfig if knows else "$KUBECONFIG"
+    program.write_text(WRAPPER.format(kubeconfig=kubeconfig, kubectl=cluster.program))
+    program.chmod(stat.S_IRWXU)
+    env = environ(cluster)
+    return file, {**env, "PATH": f"{folder}/bin:{env['PATH']}", "XDG_RUNTIME_DIR": str(folder)}
+
+
+def proxies(folder: Path) -> list[str]:
+    """Command lines of processes that have to do with `folder`."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if f"--unix-socket={folder}" in words:
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("end", ["exit", "kill"])
+def test_where_only_kubectl_can_log_in_all_goes_through_it(end: str, cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    file, env = oddly(cluster, tmp_path, knows=True)
+    script = "echo $GREETING" if end == "exit" else "echo $GREETING; exec sleep 60"
+    argv = command(shop, "deployment/orders", ("sh", "-c", script), "--kubeconfig", file)
+    process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        assert process.stdout.readline() == "hello from orders\n"
+        if end == "kill":
+            assert proxies(tmp_path) != []
+            for child in children(process.pid):
+                os.kill(child, 9)
+            process.wait(30)
+        said = process.stderr.read()
+        process.wait(30)
+    assert "kubectl logs in: " in said
+    assert "'odd'" in said
+    eventually("the end of kubectl", lambda: not proxies(tmp_path))
+    eventually("the end of its socket", lambda: not list(tmp_path.glob("sidestage-*")))
+
+
+def children(pid: int) -> list[int]:
+    """All of sidestage's own below `pid`, itself first."""
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath(sys.executable)
+    return [*([pid] if own else []), *(each for child in below for each in children(int(child)))]
+
+
+def test_where_kubectl_can_not_either_both_are_told(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    file, env = oddly(cluster, tmp_path, knows=False)
+    argv = command(shop, "deployment/orders", ("/bin/true",), "--kubeconfig", file)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "auth-provider 'odd'" in done.stderr
+    assert "kubectl can't log in either: " in done.stderr
+    env["PATH"] = "/nowhere"
+    done = subprocess.run([sys.executable, *argv[1:]], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert "kubectl is not on PATH" in done.stderr

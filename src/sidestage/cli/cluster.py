@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from sidestage.cluster.plan import Plan
@@ -17,7 +18,12 @@ def api(config: Config) -> Api:
     """The cluster that the configuration names. Raises TargetError."""
     from sidestage.cluster.api import connect
 
-    return connect(config.kubeconfig, config.kube_context, config.target.namespace, config.accept_invalid_certificates)
+    found = connect(
+        config.kubeconfig, config.kube_context, config.target.namespace, config.accept_invalid_certificates, config.use_kubectl
+    )
+    for note in found.notes:
+        print(f"sidestage: {note}", file=sys.stderr)
+    return found
 
 
 def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: IncomingRules) -> Plan | None:
@@ -27,7 +33,7 @@ def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: Incom
         return None
     return Plan(
         spec, session, config.agent, features(config, incoming), config.kubeconfig, config.kube_context,
-        config.accept_invalid_certificates,
+        config.accept_invalid_certificates, config.use_kubectl,
         {"heartbeat": config.agent.heartbeat, "silence": config.agent.silence},
     )  # fmt: skip
 

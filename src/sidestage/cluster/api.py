@@ -19,14 +19,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from sidestage import __version__
 from sidestage.cluster import dial, http, tls
 from sidestage.cluster.auth import Credentials
-from sidestage.cluster.errors import ApiError, ClusterError, from_status, text_of
-from sidestage.cluster.kubeconfig import Access, load
+from sidestage.cluster.errors import ApiError, ClusterError, UnknownLogin, from_status, text_of
+from sidestage.cluster.kubeconfig import Access, Cluster, load
+
+if TYPE_CHECKING:
+    from sidestage.cluster.kubectl import Proxy
 
 __all__ = ["Api", "ApiError", "ClusterError", "Upgraded", "connect", "path_of"]
 
@@ -53,6 +56,7 @@ class Upgraded:
 class Api:
     def __init__(self, access: Access) -> None:
         self.access, self.namespace = access, access.namespace
+        self.notes: list[str] = []  # what was decided for the user, to be said
         self._server = dial.url(access.cluster.server, ("https", "http"), f"the server of {access}")
         self._proxy = dial.proxy_for(self._server, access.cluster.proxy_url)
         self._credentials = Credentials(access)
@@ -60,6 +64,7 @@ class Api:
         self.warnings: list[str] = []  # of the last request's answer: deprecations, and what Pod Security thinks of a Job
         self._lock = threading.RLock()
         self._idle: http.Http | None = None
+        self._behind: Proxy | None = None  # what we go through, and end
 
     def log_in(self) -> None:
         """Have credentials before the first request: a plugin may ask questions. Raises ClusterError."""
@@ -155,6 +160,9 @@ class Api:
             if self._idle:
                 self._idle.close()
             self._idle = None
+            if self._behind:
+                self._behind.close()
+            self._behind = None
 
     def _target(self, path: str, query: str) -> str:
         return f"{self._server.path}{path}" + (f"?{query}" if query else "")
@@ -201,7 +209,7 @@ class Api:
                     raise self._unreachable(error) from error
                 # It went stale in that moment; asking twice does no harm.
         try:
-            connection = http.Http(dial.dial(self._server, self._proxy, self._context(), self.access.cluster.tls_server_name))
+            connection = http.Http(self._dial())
         except OSError as error:
             raise self._unreachable(error) from error
         try:
@@ -209,6 +217,12 @@ class Api:
         except OSError as error:
             connection.close()
             raise self._unreachable(error) from error
+
+    def _dial(self) -> Any:
+        cluster = self.access.cluster
+        if cluster.socket:
+            return dial.local(cluster.socket)
+        return dial.dial(self._server, self._proxy, self._context(), cluster.tls_server_name)
 
     def _reuse(self) -> http.Http | None:
         connection, self._idle = self._idle, None
@@ -250,17 +264,34 @@ class Api:
 
 
 def connect(
-    kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None, insecure: bool | None = None
-) -> Api:
-    """A client for a context of the kubeconfig, as kubectl would choose it. Nothing is sent yet. Raises ClusterError.
+    kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None, insecure: bool | None = None,
+    kubectl: bool = False,
+) -> Api:  # fmt: skip
+    """A client for a context of the kubeconfig, as kubectl would choose it. Raises ClusterError.
 
     `insecure` accepts any certificate of the server, or none of those that the kubeconfig would; None leaves it to the kubeconfig.
+    With `kubectl`, or where the kubeconfig's way to log in is not ours, kubectl logs in and all goes through it.
     """
     access = load(kubeconfig or None, context or None, namespace or None)
     if insecure is not None and insecure != access.cluster.insecure:
         cluster = replace(access.cluster, ca_data=b"", ca_file="") if insecure else access.cluster
         access = replace(access, cluster=replace(cluster, insecure=insecure))
-    return Api(access)
+    note = ""
+    if not kubectl:
+        try:
+            return Api(access)
+        except UnknownLogin as error:
+            note = f"kubectl logs in: {error.cause}"
+            unknown = error
+    from sidestage.cluster.kubectl import Proxy
+
+    try:
+        proxy = Proxy(kubeconfig or "", access)
+    except ClusterError as error:
+        raise ClusterError(f"{unknown.cause}; {error.cause}", unknown.cure) if note else error from error
+    api = Api(replace(access, cluster=Cluster("http://localhost", socket=proxy.path), user={}))
+    api._behind, api.notes = proxy, [note] if note else []
+    return api
 
 
 def path_of(*parts: str) -> str:

@@ -10,7 +10,7 @@ import base64
 import time
 from typing import Any, Protocol
 
-from sidestage.cluster.errors import ClusterError, text_of
+from sidestage.cluster.errors import ClusterError, UnknownLogin, text_of
 from sidestage.cluster.kubeconfig import Access, below, data, items, text
 from sidestage.cluster.tls import Certificate
 
@@ -109,8 +109,8 @@ def _provider(provider: dict[str, Any], access: Access) -> Source:
         from sidestage.cluster.oidc import Oidc
 
         return Oidc(below(provider, "config"), access)
-    raise ClusterError(
-        f"the user of {access} logs in with auth-provider {name!r}, which kubectl no longer has",
+    raise UnknownLogin(
+        f"the user of {access} logs in with auth-provider {name!r}, which kubectl has no longer",
         PROVIDERS_GONE.get(name, "use an exec plugin (see your cloud's documentation)"),
     )
 

@@ -114,6 +114,18 @@ def dial(server: Url, proxy: Url | None, tls: ssl.SSLContext | None, name: str =
         raise
 
 
+def local(path: str, timeout: float = CONNECT_TIMEOUT) -> socket.socket:
+    """To a unix socket. Raises OSError."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def _connect(to: Url, timeout: float) -> socket.socket:
     sock = socket.create_connection((to.host, to.port), timeout)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

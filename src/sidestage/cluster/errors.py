@@ -13,6 +13,10 @@ class ClusterError(TargetError):
     """`cause` and `cure`, a line each."""
 
 
+class UnknownLogin(ClusterError):
+    """A way to log in that we do not have; kubectl may."""
+
+
 class ApiError(ClusterError):
     """The API server's refusal: its HTTP status, and `reason` and `message` of its Status object."""
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from sidestage.cluster.errors import ClusterError, text_of
+from sidestage.cluster.errors import ClusterError, UnknownLogin, text_of
 from sidestage.cluster.kubeconfig import Access, below, flag, items, text
 from sidestage.cluster.tls import Certificate
 
@@ -33,7 +33,7 @@ class ExecPlugin:
         if not self._command:
             raise ClusterError(f"the exec plugin of {access} names no command", "correct the kubeconfig")
         if group != GROUP or self._version not in VERSIONS:
-            raise ClusterError(
+            raise UnknownLogin(
                 f"the exec plugin {self._command} of {access} speaks {text(config, 'apiVersion') or 'no version'}",
                 f"it must be {GROUP}/v1 or v1beta1: update the plugin, then write its kubeconfig anew",
             )

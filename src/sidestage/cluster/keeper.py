@@ -40,9 +40,12 @@ Done = Callable[[Any, BaseException | None], None]
 
 def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
     """Until everything is removed. What a log-in says and asks, it says and asks on the terminal, which is ours until then."""
+    keep = sock.fileno()
+    os.closerange(3, keep)
+    os.closerange(keep + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16))
     api, failure = None, None
     try:
-        api = connect(plan.kubeconfig, plan.context, plan.target.namespace, plan.insecure)
+        api = connect(plan.kubeconfig, plan.context, plan.target.namespace, plan.insecure, plan.kubectl)
         api.log_in()
     except ClusterError as error:
         failure = error
@@ -52,9 +55,6 @@ def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1) if debug else (0, 1, 2):
         os.dup2(null, fd)
-    keep = sock.fileno()
-    os.closerange(3, keep)
-    os.closerange(keep + 1, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16))
     Keeper(sock, plan, api, failure).run()
 
 
@@ -77,6 +77,8 @@ class Keeper:
         self._loop.watch(sock.fileno(), select.EPOLLIN, self._told)
 
     def run(self) -> None:
+        for note in self._api.notes if self._api else ():
+            self.say("say", note)
         self._start()
         self._loop.run()
 

@@ -34,6 +34,7 @@ class Cluster:
     insecure: bool = False
     tls_server_name: str = ""
     proxy_url: str = ""
+    socket: str = ""  # of a proxy on this machine, which has logged in already
     raw: Mapping[str, Any] = field(default_factory=dict)  # for exec plugins that ask for it
 
 
@@ -242,7 +243,7 @@ def _cluster(tree: Mapping[str, Any], file: str, context: str) -> Cluster:
         raise ClusterError(
             f"{where} has insecure-skip-tls-verify and a certificate authority", "remove one: kubectl refuses this as well"
         )
-    return Cluster(server.rstrip("/"), ca_data, ca_file, insecure, text(tree, "tls-server-name"), text(tree, "proxy-url"), tree)
+    return Cluster(server.rstrip("/"), ca_data, ca_file, insecure, text(tree, "tls-server-name"), text(tree, "proxy-url"), raw=tree)
 
 
 def _some(names: Mapping[str, Any], limit: int = 8) -> str:

@@ -19,4 +19,5 @@ class Plan:
     kubeconfig: str = ""
     context: str = ""
     insecure: bool | None = None  # any certificate of the API server will do; None: as the kubeconfig says
+    kubectl: bool = False  # kubectl logs in
     limits: dict[str, float] = field(default_factory=dict)  # heartbeat and silence, for the agent

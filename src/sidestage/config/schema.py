@@ -152,6 +152,7 @@ class Config:
     kubeconfig: str = ""  # a path, or several as in KUBECONFIG
     kube_context: str = ""
     accept_invalid_certificates: bool | None = None  # None: as the kubeconfig says
+    use_kubectl: bool = False  # kubectl logs in, and all goes through it; so it is anyway where only kubectl can
     key: str = ""  # of the session: names it, and is a variable of templates
     skip_processes: Strings = ()  # exact names of programs that are let through, anywhere in the tree
     skip_build_tools: bool = True

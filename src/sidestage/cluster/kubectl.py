@@ -1,0 +1,89 @@
+"""kubectl's own log-in, for what ours does not know: `kubectl proxy` on a socket that only we can reach.
+
+All goes through it as it would to the API server, exec and port-forward included. A shell stands between, so that kubectl ends and
+its socket goes when we do, even by SIGKILL: it waits for the end of a pipe whose other end is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+
+from sidestage.cluster.errors import ClusterError
+from sidestage.cluster.kubeconfig import Access
+
+LOGIN_TIMEOUT = 600.0  # seconds: a human may be asked
+START_TIMEOUT = 20.0
+# The folder is removed by whoever comes last: kubectl itself, or the end of the pipe.
+GUARD = """\
+folder=$1; shift
+"$@" 2>&1 & kubectl=$!
+cat >/dev/null
+kill $kubectl
+rm -rf "$folder"
+"""
+
+
+class Proxy:
+    """Raises ClusterError if kubectl can't log in either; what it asks, it asks on the terminal."""
+
+    def __init__(self, kubeconfig: str, access: Access) -> None:
+        program = shutil.which("kubectl")
+        if program is None:
+            raise ClusterError("kubectl is not on PATH, and its log-in was to be used", "install kubectl")
+        command = [program, *(["--context", access.context] if access.user_file else [])]  # in a pod there is none
+        command += ["--insecure-skip-tls-verify"] if access.cluster.insecure else []
+        # As a variable, since a flag takes no list of files.
+        self._env = {**os.environ, **({"KUBECONFIG": os.path.expanduser(kubeconfig)} if kubeconfig else {})}
+        self._log_in(command)
+        self._folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+        self.path = os.path.join(self._folder, "kubectl")
+        # By default kubectl proxy refuses exec, since its port is anybody's; this socket is not.
+        proxy = [*command, "proxy", f"--unix-socket={self.path}", "--reject-paths="]
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "sh", self._folder, *proxy],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._env, start_new_session=True,
+        )  # fmt: skip
+        self._wait()
+
+    def _log_in(self, command: list[str]) -> None:
+        try:
+            done = subprocess.run(
+                [*command, "get", "--raw", "/version"], stdout=subprocess.DEVNULL,
+                stderr=None if os.isatty(2) else subprocess.PIPE, env=self._env, timeout=LOGIN_TIMEOUT, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ClusterError(f"kubectl could not log in: {error}", "`kubectl version` must work") from error
+        if done.returncode:
+            said = (done.stderr or b"").decode(errors="replace").strip().splitlines()
+            raise ClusterError(
+                f"kubectl can't log in either: {said[-1] if said else f'exit status {done.returncode}'}",
+                "`kubectl version` must work with the same context",
+            )
+
+    def _wait(self) -> None:
+        """Until it says that it serves."""
+        assert self._guard.stdout is not None
+        told = b""
+        while b"Starting to serve" not in told:
+            ready = select.select([self._guard.stdout], [], [], START_TIMEOUT)[0]
+            piece = os.read(self._guard.stdout.fileno(), 4096) if ready else b""
+            if not piece:
+                self.close()
+                words = " ".join(told.decode(errors="replace").split()) or "nothing said"
+                raise ClusterError(f"`kubectl proxy` did not start: {words}", "update kubectl")
+            told += piece
+
+    def close(self) -> None:
+        assert self._guard.stdin is not None
+        assert self._guard.stdout is not None
+        self._guard.stdin.close()
+        self._guard.stdout.close()
+        try:
+            self._guard.wait(5)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
