@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from sidestage.cli.verbs import VERBS
+from sidestage.cli.verbs import MODULES, VERBS
 from sidestage.targets.spec import ALIASES, CLUSTER_KINDS
 
 WAIT = 0.3  # seconds that a shell may hang on a cluster
@@ -157,6 +157,10 @@ def _flags(verb: str) -> dict[str, argparse.Action]:
         from sidestage.cli.options import exec_parser as parser
     elif verb == "ls":
         from sidestage.cli.ls import parser
+    elif verb in MODULES:
+        import importlib
+
+        parser = importlib.import_module(f"sidestage.cli.{MODULES[verb]}").parser
     else:
         return {}
     return dict(parser()._option_string_actions)

@@ -38,7 +38,7 @@ def main(options: ExecOptions) -> int:
     except config.ConfigError as error:
         raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
-    spec = _target(settings)
+    spec = target_of(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     summary = _summary(settings, incoming, options.output)
     session = os.urandom(8).hex()
@@ -136,7 +136,8 @@ def _find(name: str) -> str:
     raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
 
 
-def _target(settings: config.Config) -> TargetSpec:
+def target_of(settings: config.Config) -> TargetSpec:
+    """Raises UserError."""
     path = settings.target.path
     if not path:
         from sidestage.cli import choose

@@ -14,6 +14,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
   sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
+  sidestage port-forward -t TARGET -L ... | -R ...         ports here that lead into the target's network, and back
   sidestage ui                                             the same in a browser, live
   sidestage verify-config FILE                             is this configuration right?
   sidestage migrate [FILE]                                 write our configuration from mirrord's
@@ -109,9 +110,13 @@ def _verb(argv: list[str]) -> int:
     if verb in ("--help", "-h", "help"):
         print(HELP, end="")
         return 0
-    import difflib
+    from sidestage.cli.verbs import MODULES, VERBS
 
-    from sidestage.cli.verbs import VERBS
+    if verb in MODULES:
+        import importlib
+
+        return int(importlib.import_module(f"sidestage.cli.{MODULES[verb]}").main(rest))
+    import difflib
 
     near = difflib.get_close_matches(verb, VERBS, 1)
     raise UserError(

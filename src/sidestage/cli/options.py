@@ -59,12 +59,7 @@ def exec_parser() -> argparse.ArgumentParser:
     add("-x", "--env-exclude", action="append", metavar="NAME", help="variables not to take, * and ? allowed")
     add("-s", "--env-include", action="append", metavar="NAME", help="take only these variables")
     add("--env-file", metavar="FILE", help="variables from a file, over the target's")
-    add("-e", "--ephemeral-container", action="store_true", help="the agent is an ephemeral container of the target's pod")
-    add("--in-container", action="store_true", help="the agent runs in the target's container, with its Python")
-    add("-i", "--agent-image", metavar="IMAGE", help="image with Python 3.9 or later for the agent")
-    add("-a", "--agent-namespace", metavar="NS", help="where the agent's Job is made (default: the target's)")
-    add("--agent-startup-timeout", type=int, metavar="SECONDS", help="until the agent must have begun (default: 60)")
-    add("--agent-ttl", type=int, metavar="SECONDS", help="how long the finished Job stays (default: 1)")
+    add_agent_flags(parser)
     add("--output", choices=["auto", "plain", "json"], default="auto", help="how progress is told")
     add("--debug", action="store_true", help="tracebacks of our own errors")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -90,6 +85,29 @@ def cluster_keys(given: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def add_agent_flags(parser: argparse.ArgumentParser) -> None:
+    """How the agent is started in a cluster; the same for every verb that has one."""
+    add = parser.add_argument
+    add("-e", "--ephemeral-container", action="store_true", help="the agent is an ephemeral container of the target's pod")
+    add("--in-container", action="store_true", help="the agent runs in the target's container, with its Python")
+    add("-i", "--agent-image", metavar="IMAGE", help="image with Python 3.9 or later for the agent")
+    add("-a", "--agent-namespace", metavar="NS", help="where the agent's Job is made (default: the target's)")
+    add("--agent-startup-timeout", type=int, metavar="SECONDS", help="until the agent must have begun (default: 60)")
+    add("--agent-ttl", type=int, metavar="SECONDS", help="how long the finished Job stays (default: 1)")
+
+
+def agent_keys(given: argparse.Namespace) -> dict[str, Any]:
+    """The overrides that these flags stand for. Raises UserError."""
+    if given.ephemeral_container and given.in_container:
+        raise UserError("-e and --in-container exclude each other", "keep one", USAGE)
+    found = {
+        "agent.mode": "ephemeral" if given.ephemeral_container else "in-container" if given.in_container else None,
+        "agent.image": given.agent_image, "agent.namespace": given.agent_namespace,
+        "agent.startup_timeout": given.agent_startup_timeout, "agent.ttl": given.agent_ttl,
+    }  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def parse_exec(argv: Sequence[str]) -> ExecOptions:
     """Raises UserError."""
     head, command = list(argv), []
@@ -102,15 +120,8 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         raise UserError(f"--steal and --incoming {given.incoming} exclude each other", "keep one", USAGE)
     if not command:
         raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
-    if given.ephemeral_container and given.in_container:
-        raise UserError("-e and --in-container exclude each other", "keep one", USAGE)
     keys: tuple[tuple[str, Any], ...] = (
         ("target.path", given.target),
-        ("agent.mode", "ephemeral" if given.ephemeral_container else "in-container" if given.in_container else None),
-        ("agent.image", given.agent_image),
-        ("agent.namespace", given.agent_namespace),
-        ("agent.startup_timeout", given.agent_startup_timeout),
-        ("agent.ttl", given.agent_ttl),
         ("key", given.key),
         ("feature.fs.mode", given.fs_mode),
         ("feature.network.incoming.mode", "steal" if given.steal else given.incoming),
@@ -132,7 +143,7 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.include", given.env_include),
         ("feature.env.env_file", given.env_file),
     )
-    overrides = cluster_keys(given) | {key: value for key, value in keys if value is not None}
+    overrides = cluster_keys(given) | agent_keys(given) | {key: value for key, value in keys if value is not None}
     return ExecOptions(command, given.config_file, overrides, given.output, given.ui, given.debug)
 
 

@@ -7,9 +7,13 @@ VERBS = {
     "ls": "what can be a target in the cluster",
     "doctor": "what this machine and the cluster allow, and the cure for each lack",
     "status": "sessions that run now, what one does, and its end",
+    "port-forward": "ports here that lead into the target's network, and the target's that lead here",
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
     "completion": "completion for bash, zsh or fish",
     "demo": "a small staging on this machine, to see it work",
 }
+
+# Verbs that run in a module of their own, with `parser()` and `main(argv)`
+MODULES = {"port-forward": "forward"}

@@ -9,7 +9,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.loop import Loop
@@ -24,6 +24,13 @@ _ROOM = socket.CMSG_SPACE(MAX_FDS * 4)
 Args = dict[str, Any]
 Reply = Callable[..., None]  # reply(errno=0, fds=(), **result)
 Handler = Callable[[Args, list[int], Reply], None]
+
+
+class Told(Protocol):
+    """Whom a part of the session serves and tells: trap, or who runs a session without a program (bare.py)."""
+
+    def on(self, op: str, handler: Handler) -> None: ...
+    def event(self, name: str, /, fds: Sequence[int] = (), **args: Any) -> None: ...
 
 
 class BrokerServer:

@@ -15,7 +15,7 @@ import socket
 from typing import Any
 
 from sidestage.protocol.messages import Buffer
-from sidestage.session.broker import Args, BrokerServer, Reply
+from sidestage.session.broker import Args, Reply, Told
 from sidestage.session.copies import Copies
 from sidestage.session.watch import Watch, WatchedPump
 from sidestage.stream.link import Done, Link
@@ -30,7 +30,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Incoming:
-    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, rules: IncomingRules, watch: Watch) -> None:
+    def __init__(self, loop: Loop, links: Links, broker: Told, rules: IncomingRules, watch: Watch) -> None:
         self._loop, self._links, self._broker, self._rules, self._watch = loop, links, broker, rules, watch
         # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
         self._listeners: dict[int, dict[int, tuple[str, int]]] = {}

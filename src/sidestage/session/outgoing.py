@@ -73,7 +73,7 @@ class Outgoing:
             attempt.result(errno)
             reply(errno)
 
-        _Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
+        Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
 
     def _udp(self, args: Args, fds: list[int], reply: Reply) -> None:
         host, port = args["host"], args["port"]
@@ -146,10 +146,10 @@ class Outgoing:
             self._loop.watch(listener.fileno(), select.EPOLLIN, arrived)
             reply(relay=relay)
 
-        _Waiting(connected, refused).open(link, "unix", {"path": args["path"], "type": args["type"]})
+        Waiting(connected, refused).open(link, "unix", {"path": args["path"], "type": args["type"]})
 
 
-class _Waiting:
+class Waiting:
     """A channel whose answer is awaited."""
 
     def __init__(self, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:

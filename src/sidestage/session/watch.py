@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sidestage.protocol.messages import Buffer
-from sidestage.session.broker import BrokerServer
+from sidestage.session.broker import Told
 from sidestage.session.feed import Feed
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
@@ -42,7 +42,7 @@ class Wish:
 
 
 class Watch:
-    def __init__(self, feed: Feed, broker: BrokerServer, wish: Wish, enough: Callable[[str], None]) -> None:
+    def __init__(self, feed: Feed, broker: Told, wish: Wish, enough: Callable[[str], None]) -> None:
         self._feed, self._broker, self.wish, self._enough = feed, broker, wish, enough
         self._rules: list[Rule] = []
         self._learner: Learner | None = None
