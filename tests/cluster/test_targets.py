@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,3 +201,22 @@ def test_pages_of_one_are_all_of_the_list(client: Api, monkeypatch: pytest.Monke
     monkeypatch.setattr(targets, "PAGE", 1)
     assert list(listing.listing(client, kinds, client.namespace)) == whole
     assert len(whole) > 4
+
+
+def test_without_a_target_there_is_a_choice_on_the_terminal(cluster: Cluster, client: Api) -> None:
+    argv = [sys.executable, "-m", "sidestage", "exec", "-n", client.namespace, "-i", "localhost/python:3.11", "--output", "plain"]
+    pid, fd = pty.fork()
+    if not pid:
+        os.execvpe(argv[0], [*argv, "--", "hostname"], cluster.env)
+    seen, keys, ends = "", ["replica", "\r"], time.monotonic() + 90
+    name = cluster.pods(client.namespace, "app=replica")[0]["metadata"]["name"]
+    try:
+        while f"\n{name}\r" not in seen:
+            assert time.monotonic() < ends, seen
+            if select.select([fd], [], [], 1)[0]:
+                seen += os.read(fd, 65536).decode(errors="replace")
+            if keys and ("Enter takes" in seen if len(keys) == 2 else "> pod/replica" in seen):
+                os.write(fd, keys.pop(0).encode())
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        os.close(fd)

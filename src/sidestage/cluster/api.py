@@ -228,7 +228,9 @@ class Api:
         connection, self._idle = self._idle, None
         if connection is None:
             return None
-        if select.select([connection.sock], [], [], 0)[0]:  # nobody asked: it is the end, or nonsense
+        poll = select.poll()  # select(2) ends at descriptor 1023
+        poll.register(connection.sock, select.POLLIN)
+        if poll.poll(0):  # nobody asked: it is the end, or nonsense
             connection.close()
             return None
         return connection

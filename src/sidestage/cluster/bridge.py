@@ -35,22 +35,24 @@ def bridge(sock: socket.socket, name: str, prepare: Callable[[socket.socket], No
 def _pump(outer: ssl.SSLSocket, inner: socket.socket) -> None:
     """One thread for both ways: an SSL object is no place for two."""
     up = down = b""  # what waits to be written: to the proxy, to us
+    poll = select.poll()
     try:
         while True:
-            readers = [sock for sock, waiting in ((outer, down), (inner, up)) if not waiting]
-            writers = [sock for sock, waiting in ((outer, up), (inner, down)) if waiting]
-            held = not down and outer.pending()  # decrypted already: select would not tell of it
-            ready, writable, _ = select.select(readers, writers, [], 0 if held else None)
-            if outer in writable:
+            poll.register(outer, (0 if down else select.POLLIN) | (select.POLLOUT if up else 0))
+            poll.register(inner, (0 if up else select.POLLIN) | (select.POLLOUT if down else 0))
+            held = not down and outer.pending()  # decrypted already: the kernel would not tell of it
+            events = dict(poll.poll(0 if held else None))
+            far, near = events.get(outer.fileno(), 0), events.get(inner.fileno(), 0)
+            if up and far:
                 up = up[_try(lambda: outer.send(up), 0) :]  # noqa: B023 (called at once)
-            if inner in writable:
+            if down and near:
                 down = down[_try(lambda: inner.send(down), 0) :]  # noqa: B023
-            if held or outer in ready:
+            if not down and (held or far):
                 piece = _try(lambda: outer.recv(PIECE), None)
                 if piece == b"":
                     break
                 down = piece or down
-            if inner in ready:
+            if not up and near:
                 piece = _try(lambda: inner.recv(PIECE), None)
                 if piece == b"":
                     break
