@@ -29,7 +29,7 @@ DRAINED = 20.0  # seconds for the agent to see its last clients off
 class Laptop:
     """`program` is the address of the local server that takes stolen connections; None refuses them."""
 
-    def __init__(self, target: Target, program: tuple[str, int] | None, session: str, **args: float) -> None:
+    def __init__(self, target: Target, program: tuple[str, int] | None, session: str, **args: Any) -> None:
         self.program = program
         self.taken: list[dict[str, Any]] = []  # of the channels that were opened to us
         self.events: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
@@ -97,7 +97,7 @@ class Laptop:
 
 
 @contextlib.contextmanager
-def laptop(target: Target, program: tuple[str, int] | None, session: str = "a" * 16, **args: float) -> Iterator[Laptop]:
+def laptop(target: Target, program: tuple[str, int] | None, session: str = "a" * 16, **args: Any) -> Iterator[Laptop]:
     made = Laptop(target, program, session, **args)
     try:
         yield made

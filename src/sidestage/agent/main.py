@@ -177,9 +177,11 @@ class Agent:
 
     def _stealing(self) -> Steal:
         if self._steal is None:
+            from sidestage.agent.redirect import WAYS
             from sidestage.agent.steal import Steal
 
-            self._steal = Steal(self._loop, self._links, str(self._args["session"]))
+            ways = (self._args["redirect"],) if self._args.get("redirect") else WAYS
+            self._steal = Steal(self._loop, self._links, str(self._args["session"]), ways)
         return self._steal
 
     def _end(self) -> None:

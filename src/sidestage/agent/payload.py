@@ -34,7 +34,7 @@ MODULES = {
     ),
     "sidestage.agent": (
         "bulk", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "mesh", "mirror", "netlink",
-        "nft", "outgoing", "passage", "port", "registry", "routed", "sifted", "sockdiag", "steal", "target", "tcp",
+        "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal", "target", "tcp",
     ),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ import socket
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from sidestage.agent import conntrack, listeners, netlink, nft
+from sidestage.agent import conntrack, listeners, netlink, redirect
 from sidestage.agent.channel_leg import ChannelLeg
 from sidestage.agent.legs import RST, SocketLeg
 from sidestage.agent.netlink import Netlink
@@ -71,7 +71,9 @@ class Claim:
 class Port:
     """Raises OSError when it can't be redirected."""
 
-    def __init__(self, loop: Loop, port: int, session: str, drained: Callable[["Port"], None]) -> None:
+    def __init__(
+        self, loop: Loop, port: int, session: str, drained: Callable[["Port"], None], ways: Tuple[str, ...] = redirect.WAYS
+    ) -> None:
         self.loop, self.port = loop, port
         self.claims: List[Claim] = []
         self.rules: List[Any] = []  # of http.router.Rule, in the order of the claims
@@ -95,7 +97,7 @@ class Port:
         self.listener: int = self._listeners[0].getsockname()[1]
         self._lowest = max(listener.fileno() for listener in self._listeners) + 1  # of clients
         try:
-            self._redirect = nft.Redirect(link, port, self.listener, session)
+            self._redirect, self.warning = redirect.make(link, port, self.listener, session, ways)
         except OSError:
             for listener in self._listeners:
                 listener.close()

@@ -52,8 +52,8 @@ class Wish:
 
 
 class Steal:
-    def __init__(self, loop: Loop, links: Links, session: str) -> None:
-        self._loop, self._links, self._session = loop, links, session
+    def __init__(self, loop: Loop, links: Links, session: str, ways: Tuple[str, ...]) -> None:
+        self._loop, self._links, self._session, self._ways = loop, links, session, ways
         self._wishes: Dict[int, Wish] = {}
         self._held: Dict[int, Held] = {}
         self._joined: Dict[int, Joined] = {}
@@ -119,7 +119,7 @@ class Steal:
         port = next((port for port in self._draining if port.port == wish.port), None)
         try:
             if port is None:
-                port = Port(self._loop, wish.port, self._session, self._drained)
+                port = Port(self._loop, wish.port, self._session, self._drained, self._ways)
             else:
                 self._draining.remove(port)
             held = self._held[wish.port] = Held(self._loop, port, lock, self._released)
@@ -190,9 +190,10 @@ class Held:
                 self.port.remove(other)
                 other.links.control.event("steal.lost", {"port": self.port.port, "text": f"taken over by {claim.said()}"})
             wish.granted()
-            said = mesh.detect()
-            if said:
-                wish.links.control.event("warning", {"text": f"port {self.port.port} is behind {said}"})
+            mesh_said = mesh.detect()
+            for text in (self.port.warning, mesh_said and f"port {self.port.port} is behind {mesh_said}"):
+                if text:
+                    wish.links.control.event("warning", {"text": text})
 
     def withdraw(self, links: Links) -> None:
         """All that came over `links`; then it is the turn of those who wait."""
