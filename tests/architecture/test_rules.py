@@ -25,9 +25,11 @@ ALLOWED = {
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
     "exchange": ({"http"}, "reads what passes by, and decides nothing"),
+    "record": ({"exchange", "protocol", "stream", "targets"}, "stands where an agent does, and needs no session"),
     "ui": ({"session"}, "shows what a session tells, and has no other way to it"),
     "session": (
-        {"exchange", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"}, "is driven by cli, not the reverse"
+        {"exchange", "record", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"},
+        "is driven by cli, not the reverse",
     ),
 }
 TRAVELS = ("protocol", "stream", "http", "agent")

@@ -22,8 +22,12 @@ class DiffSummary:
         self._milliseconds = [0.0, 0.0]  # target, local
         self._found: dict[tuple[str, str, str], list[Any]] = {}  # method, path, where -> [times, target, local]
         self._proposals: list[str] = []
+        self._played = False  # to the end of a recording
+        self._strayed: dict[str, int] = {}  # from it -> times
 
     def on_event(self, name: str, args: dict[str, Any]) -> None:
+        if name == "replay":
+            self._replayed(args["how"], args["what"])
         if name != "compared":
             return
         self._compared += 1
@@ -36,6 +40,13 @@ class DiffSummary:
             if key in self._found or len(self._found) < MAX_COUNTED:
                 self._found.setdefault(key, [0, target, local])[0] += 1
 
+    def _replayed(self, how: str, what: str) -> None:
+        if how == "done":
+            self._played = True
+        else:
+            text = f"not in the recording: {what}" if how == "missing" else f"not what was recorded: {what}"
+            self._strayed[text] = self._strayed.get(text, 0) + 1
+
     def finish(self, status: int) -> int:
         """Prints the summary; the exit status, given the program's own."""
         if self._json:
@@ -44,18 +55,18 @@ class DiffSummary:
             rows = [{"method": m, "path": p, "where": w, "times": t, "target": a, "local": b}
                     for (m, p, w), (t, a, b) in self._found.items()]  # fmt: skip
             print(json.dumps({"type": "diff", "compared": self._compared, "equal": self._equal, "differences": rows,
-                              "proposals": self._proposals}), file=sys.stderr)  # fmt: skip
+                              "proposals": self._proposals, "strayed": self._strayed}), file=sys.stderr)  # fmt: skip
         else:
             print(clean(self._text()), file=sys.stderr)
         enough = bool(self._settings.count and self._compared >= self._settings.count)
-        if self._settings.fail and self._compared > self._equal:
+        if self._settings.fail and (self._compared > self._equal or self._strayed):
             return DIFFERENT
-        return 0 if enough else status
+        return 0 if enough or self._played else status
 
     def _text(self) -> str:
-        if not self._compared:
+        if not self._compared and not self._strayed and not self._played:
             return "sidestage: no exchange was compared: the target got no HTTP request on a port that the program listens on"
-        target, local = (total / self._compared for total in self._milliseconds)
+        target, local = (total / (self._compared or 1) for total in self._milliseconds)
         means = f"mean time to answer {target:.1f} ms in the target, {local:.1f} ms here"
         lines = [f"sidestage: {self._compared} exchanges compared, {self._equal} equal; {means}"]
         shown = sorted(self._found.items(), key=lambda item: -item[1][0])[:MAX_ROUTES]
@@ -65,6 +76,7 @@ class DiffSummary:
             lines.append(f"    + local   {_line(ours)}")
         if len(self._found) > len(shown):
             lines.append(f"  and {len(self._found) - len(shown)} more")
+        lines += [f"  {text}  ({times}x)" for text, times in list(self._strayed.items())[:MAX_ROUTES]]
         if self._proposals and self._found:
             lines.append("  the target itself answers these differently each time; --diff-ignore leaves them out:")
             lines += [f"    --diff-ignore '{rule}'" for rule in self._proposals[:MAX_ROUTES]]

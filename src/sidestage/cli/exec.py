@@ -38,7 +38,7 @@ def main(options: ExecOptions) -> int:
     except config.ConfigError as error:
         raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
     command = [_find(options.command[0]), *options.command[1:]]
-    spec = target_of(settings)
+    spec = TargetSpec("replay", options.replay) if options.replay else target_of(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     summary = _summary(settings, incoming, options.output)
     session = os.urandom(8).hex()
@@ -109,11 +109,12 @@ def _summary(settings: config.Config, incoming: IncomingRules, output: str) -> D
     return DiffSummary(diff, output == "json")
 
 
-def _wish(settings: config.Config, ui: bool) -> Wish:
+def _wish(settings: config.Config, options: ExecOptions) -> Wish:
     from sidestage.session.watch import Wish
 
     diff = settings.feature.diff
-    return Wish(answers=diff.enabled or ui, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
+    answers = bool(diff.enabled or options.ui or options.record)
+    return Wish(answers=answers, compare=diff.enabled, ignore=diff.ignore, count=diff.count)
 
 
 def _refuse_nested() -> None:
@@ -161,7 +162,7 @@ def _start_session(
     if child:
         theirs.close()
         return ours, child
-    code, debug, ui = 1, options.debug, options.ui
+    code, debug = 1, options.debug
     try:
         ours.close()
         plan = cluster_plan(settings, spec, session, incoming)
@@ -173,7 +174,7 @@ def _start_session(
         about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
-            about, _wish(settings, ui),
+            about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0

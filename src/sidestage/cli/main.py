@@ -94,6 +94,10 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli import complete
 
         return complete.main(rest)
+    if verb in ("record", "replay"):
+        from sidestage.cli import record
+
+        return record.record(rest) if verb == "record" else record.replay(rest)
     if verb == "ui":
         from sidestage.cli import ui
 

@@ -19,6 +19,9 @@ class ExecOptions:
     overrides: dict[str, Any] = field(default_factory=dict)  # dotted key of the configuration -> value
     output: str = "auto"  # auto | plain | json
     ui: bool = False
+    record: str = ""  # file to record to
+    secrets: bool = False
+    replay: str = ""  # recording that stands for a target
     debug: bool = False
 
 
@@ -47,6 +50,8 @@ def exec_parser() -> argparse.ArgumentParser:
     add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
     add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
     add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
+    add("--record", metavar="FILE", help="keep all that the session exchanges with the target, for `sidestage replay`")
+    add("--secrets", action="store_true", help="record secrets too, instead of x's in their place")
     add("--ui", action="store_true", help="show the session live in a page on this machine")
     add("--diff", action="store_true", help="compare the program's answers with the target's own, and sum up at the end")
     add("--diff-ignore", action="append", metavar="RULE", help="status, header:NAME or body:PATH, maybe behind METHOD and PATH")
@@ -144,7 +149,9 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.env.env_file", given.env_file),
     )
     overrides = cluster_keys(given) | agent_keys(given) | {key: value for key, value in keys if value is not None}
-    return ExecOptions(command, given.config_file, overrides, given.output, given.ui, given.debug)
+    return ExecOptions(
+        command, given.config_file, overrides, given.output, given.ui, given.record or "", given.secrets, debug=given.debug
+    )
 
 
 def _ports(text: str | None) -> list[int | str] | None:

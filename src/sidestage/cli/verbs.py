@@ -8,6 +8,8 @@ VERBS = {
     "doctor": "what this machine and the cluster allow, and the cure for each lack",
     "status": "sessions that run now, what one does, and its end",
     "port-forward": "ports here that lead into the target's network, and the target's that lead here",
+    "record": "exec, and keep the session in a file",
+    "replay": "run a command against a recording, with no target at all",
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",

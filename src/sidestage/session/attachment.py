@@ -35,8 +35,9 @@ class Attachment:
         self, loop: Loop, plug: Plug, stream: int, *, heartbeat: float = HEARTBEAT, silence: float = SILENCE,
         opened: Callable[[Link, int, str, Args], None], noticed: Callable[[str, Args], None],
         said: Callable[[str], None], lost: Callable[[str], None], again: Callable[[], None],
-        replica: Callable[[Link], None],
+        replica: Callable[[Link], None], make: Callable[..., Link] = Link,
     ) -> None:  # fmt: skip
+        self._make = make
         self._loop, self._plug, self._heartbeat, self._silence = loop, plug, heartbeat, silence
         self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
         self._replica = replica
@@ -69,7 +70,7 @@ class Attachment:
             closed(link, reason)
             os.close(fd)
 
-        link = Link(
+        link: Link = self._make(
             self._loop, fd, fd, "laptop",
             on_call=lambda call, *_: link.fail(call, 38), on_open=lambda *opened: self._opened(link, *opened),
             on_event=noticed or self._noticed, on_closed=on_closed, heartbeat=self._heartbeat,

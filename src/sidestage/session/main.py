@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
@@ -22,7 +22,7 @@ from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
 from sidestage.session.recent import Recent
 from sidestage.session.watch import Watch, Wish
-from sidestage.stream.link import HEARTBEAT, SILENCE
+from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
 from sidestage.targets import local
 from sidestage.targets.plug import Plug
@@ -31,6 +31,10 @@ from sidestage.trap import kernel
 from sidestage.trap.broker import encode
 from sidestage.views.incoming import IncomingRules
 
+if TYPE_CHECKING:
+    from sidestage.record.tape import Tape
+
+REPLAYED = 0.5  # seconds for the last answers of a program that is played to
 PULSE = 2.0  # seconds between words about the links
 
 
@@ -45,6 +49,8 @@ class SessionOptions:
     silence: float = SILENCE
     about: dict[str, Any] = field(default_factory=dict)  # told to the feed's readers
     watch: Wish = Wish()
+    record: str = ""  # file
+    secrets: bool = False  # recorded as they are
 
 
 def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
@@ -77,6 +83,10 @@ def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None
 
 def _start(options: SessionOptions) -> Plug:
     """Raises TargetError."""
+    if options.target.kind == "replay":
+        from sidestage.record import plug as recording
+
+        return recording.start(options.target.name)
     limits = {"heartbeat": options.heartbeat, "silence": options.silence}
     agent = local.start_agent(local.resolve(options.target), options.session, options.python, limits)
     agent.drains = options.incoming.mode == "steal"
@@ -112,6 +122,7 @@ class Session:
     ) -> None:
         self._options, self._trap = options, trap
         self._guard: tuple[int, int] | None = None
+        self._tape: Tape | None = None
         self.lost = False
         self._fuse = mounted.fuse if mounted else -1
         self._loop = Loop()
@@ -124,13 +135,15 @@ class Session:
             self._loop, agent, stream, heartbeat=options.heartbeat, silence=options.silence,
             opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
             said=self._say, lost=self._lost, again=self._attached_again,
-            replica=lambda link: self._incoming.subscribe_all(link),
+            replica=lambda link: self._incoming.subscribe_all(link), make=self._maker(),
         )  # fmt: skip
         links = self._links = self._attachment.links
         self._asked = Recent(links)
         self._outgoing = Outgoing(self._loop, links, self._broker, self._feed)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
         self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
+        if options.target.kind == "replay":
+            watch.answered = lambda: links.control.event("answered", {})
         self._attachment.hello(options.session, self._on_hello)
         links.call("env", {}, self._on_env)
         self._root = -1
@@ -143,6 +156,16 @@ class Session:
         for op in ("stat", "readlink", "access", "statfs"):
             self._broker.on(op, self._path_call(op))
         self._broker.on("open", self._open)
+
+    def _maker(self) -> Any:
+        if not self._options.record:
+            return Link
+        from sidestage.record.link import Recorder, maker
+        from sidestage.record.tape import Tape
+
+        masked = not self._options.secrets
+        self._tape = Tape(self._options.record, self._options.about, masked)
+        return maker(Recorder(self._tape, masked, self._say))
 
     def run(self) -> None:
         self._pulse()
@@ -166,6 +189,8 @@ class Session:
         if self._guard:
             guard.stop(*self._guard)
         self._attachment.close()
+        if self._tape:
+            self._tape.close()
 
     # -- start: begin is sent when hello and env are there --
 
@@ -225,7 +250,11 @@ class Session:
     def _noticed(self, name: str, args: Args) -> None:
         if self._incoming.noticed(name, args):
             return
-        if name == "warning":
+        if name.startswith("replay."):
+            self._broker.event("replay", how=name.partition(".")[2], what=args.get("what", ""))
+            if name == "replay.done":
+                self._loop.later(REPLAYED, lambda: self._broker.event("ended", text="all that was recorded is played"))
+        elif name == "warning":
             self._say(args["text"])
         elif name == "mirror.dropped":
             self._feed.tell("dropped", **args)

@@ -50,6 +50,7 @@ class Watch:
         self._where: dict[int, Args] = {}  # exchange -> its connection
         self._kept: dict[int, Exchange] = {}
         self._compared = 0
+        self.answered: Callable[[], None] | None = None  # hears that the program has answered a request
         feed.on("exchange", self._details)
 
     def watched(self, args: Args, mode: str) -> Watched | None:
@@ -98,6 +99,8 @@ class Watch:
                 "answer", id=exchange.number, side=side, status=answer.status, size=answer.body.size,
                 ms=round(answer.seconds * 1000, 3),
             )  # fmt: skip
+            if side == LOCAL and self.answered:
+                self.answered()
             if side == TARGET and self._learner:
                 self._learner.see(exchange)
             if all(name in exchange.answers and exchange.answers[name].done for name in (TARGET, LOCAL)):
