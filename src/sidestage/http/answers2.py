@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import Deque, Dict, List, NamedTuple, Sequence
+from typing import Deque, Dict, List, Sequence
 
 from sidestage.http import http2
 from sidestage.http.hpack import TABLE, Decoder, Field, HpackError
@@ -26,20 +26,10 @@ from sidestage.http.http2 import (
 )  # fmt: skip
 from sidestage.http.orders import CLIENT, POD, Eof, Order, Rule, Send
 from sidestage.http.route1 import FAILED
-from sidestage.http.streams import Leg, Stream
+from sidestage.http.streams import Down, Leg, Stream
 from sidestage.http.wires import Wires
 
 MAX_UNREAD = 1_000  # answers to control frames of a program that reads none of them
-
-
-class Down(NamedTuple):
-    """What waits for the client's window: data, or a frame behind it."""
-
-    frame: bytes
-    leg: Leg
-    cid: int
-    data: bytes
-    end: bool
 
 
 class Answers(Wires):
@@ -62,7 +52,8 @@ class Answers(Wires):
         self._waiting: Deque[Down] = deque()
         self._queued = 0  # bytes of requests in streams' queues
         self._balance = 0  # streams taken back less those completed
-        self._over = False  # the client was told to go
+        self._going = False  # the client was told not to come with more
+        self._over = False  # it was told that it is over
 
     # -- what route2.py does --
 
@@ -176,7 +167,7 @@ class Answers(Wires):
             return
         self._pod.draining = True
         # Numbers differ, and those of sessions go on: so none is declared unseen but one by one.
-        self._out.append(Send(CLIENT, http2.frame(GOAWAY, 0, 0, struct.pack("!I", self._last) + frame.payload[4:])))
+        self._dismiss(int.from_bytes(frame.payload[4:8], "big"))
         for stream in [stream for stream in self._pod.streams.values() if stream.sid > last]:
             self._tell(self._pod, http2.reset(stream.cid, http2.REFUSED_STREAM), stream.cid)
             self._drop(stream)
@@ -338,7 +329,7 @@ class Answers(Wires):
         """Its connection is over."""
         del self._legs[leg.to]
         if leg is self._pod:
-            self._out.append(Send(CLIENT, http2.frame(GOAWAY, 0, 0, struct.pack("!II", self._last, http2.NO_ERROR))))
+            self._dismiss(http2.NO_ERROR)
             for stream in list(leg.streams.values()):
                 self._tell(leg, http2.reset(stream.cid, http2.INTERNAL_ERROR), stream.cid)
                 self._drop(stream)
@@ -383,9 +374,15 @@ class Answers(Wires):
         if POD not in self._open and not self._streams and not self._waiting and not self._over:
             self._goaway(http2.NO_ERROR)
 
+    def _dismiss(self, code: int) -> None:
+        if not self._going or code:
+            self._going = True
+            self._out.append(Send(CLIENT, http2.frame(GOAWAY, 0, 0, struct.pack("!II", self._last, code))))
+
     def _goaway(self, code: int) -> None:
         self._timer(0)
-        self._out += [Send(CLIENT, http2.frame(GOAWAY, 0, 0, struct.pack("!II", self._last, code))), Eof(CLIENT)]
+        self._dismiss(code)
+        self._out.append(Eof(CLIENT))
         for to in sorted(self._open):
             self._close(to)
         self._legs.clear()

@@ -120,7 +120,17 @@ def _encode(field: Field) -> bytes:
         return bytes((0x80 | index,))
     index = _NAMES.get(name, 0)
     head = _prefixed(0x10 if sensitive else 0, 0x0F, index)
-    return b"".join((head, b"" if index else _prefixed(0, 0x7F, len(name)) + name, _prefixed(0, 0x7F, len(value)), value))
+    return b"".join((head, b"" if index else _written(name), _written(value)))
+
+
+def _written(text: bytes) -> bytes:
+    """In the shorter of its two forms, as servers count the bytes that come."""
+    codes = _codes()
+    bits = "".join([codes[byte] for byte in text])
+    size = (len(bits) + 7) // 8
+    if size >= len(text):
+        return _prefixed(0, 0x7F, len(text)) + text
+    return _prefixed(0x80, 0x7F, size) + int(bits.ljust(size * 8, "1"), 2).to_bytes(size, "big")
 
 
 _encoded = lru_cache(1024)(_encode)
@@ -184,22 +194,32 @@ _plain = lru_cache(1024)(_unhuffman)
 
 
 @lru_cache(1)
+def _codes() -> List[str]:
+    """The code of each byte, and of EOS, in ones and zeros."""
+    found = [""] * len(_LENGTHS)
+    code = previous = 0
+    for length, symbol in sorted((int(length, 36), symbol) for symbol, length in enumerate(_LENGTHS)):
+        code <<= length - previous
+        previous = length
+        found[symbol] = f"{code:0{length}b}"
+        code += 1
+    return found
+
+
+@lru_cache(1)
 def _machine() -> Tuple[List[Tuple[int, int]], FrozenSet[int]]:
     """(state << 4 | four bits) -> (next state, byte or -1), and the states in which a text may end. No code is shorter than
     5 bits, so four of them end no more than one. A state is a node of the tree; the last one is the failure."""
     tree: List[List[int]] = [[0, 0]]  # a node's two ways: > 0 a node, < 0 the symbol ~way
-    code = previous = 0
-    for length, symbol in sorted((int(length, 36), symbol) for symbol, length in enumerate(_LENGTHS)):
-        code <<= length - previous
-        previous, node = length, 0
-        for bit in range(length - 1, 0, -1):
-            way = code >> bit & 1
+    for symbol, code in enumerate(_codes()):
+        node = 0
+        for digit in code[:-1]:
+            way = int(digit)
             if not tree[node][way]:
                 tree.append([0, 0])
                 tree[node][way] = len(tree) - 1
             node = tree[node][way]
-        tree[node][code & 1] = ~symbol
-        code += 1
+        tree[node][int(code[-1])] = ~symbol
     failure = len(tree)
     steps: List[Tuple[int, int]] = []
     for start in range(failure):

@@ -1,15 +1,16 @@
 """Routes the requests of one HTTP/1 connection, each to the target's own program (POD) or to a session's; sans-IO.
 
-One exchange at a time: the next request of a pipelining client waits until the answer before it is complete, so answers
-keep their order. Bytes go out as they came. The connection is the target's in the end: what is ambiguous is spliced with it,
-and so is everything in which nothing is left to decide. A session's program that fails before its answer began is replaced by
-the target's own, if the request was kept (REPLAY); later than that the client sees a reset, as a cut answer must not look
-complete. Whoever served last decides when an idle connection ends.
+Requests of a pipelining client that are POD's pass on at once; one that changes the program waits until all before it are
+answered, so that answers keep their order. Bytes go out as they came. The connection is the target's in the end: what is
+ambiguous is spliced with it, and so is everything in which nothing is left to decide. A session's program that fails before its
+answer began is replaced by the target's own, if the request was kept (REPLAY); later than that the client sees a reset, as a
+cut answer must not look complete. Whoever served last decides when an idle connection ends.
 """
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Union
+from collections import deque
+from typing import Deque, List, Optional, Sequence, Union
 
 from sidestage.http import http1
 from sidestage.http.filters import Facts
@@ -20,7 +21,11 @@ from sidestage.http.wires import Wires
 DETECT_TIME = 0.5  # seconds for a first line that may yet be HTTP's
 HEAD_TIME = 10.0  # seconds for a head; a slower one is the target's to judge
 FAILED = b"sidestage: the local program that takes this request failed before it answered\n"
+MAX_PIPELINED = 100  # requests that wait for their answers
 _NONE = -2  # no exchange is under way
+
+
+_NOTHING = Request(b"", b"", b"", b"", 0, True, b"", False)
 
 
 class Http1(Wires):
@@ -33,10 +38,12 @@ class Http1(Wires):
         self._discard = False
         # the exchange
         self._target = _NONE
-        self._request = Request(b"", b"", b"", b"", 0, True, b"", False)
-        self._answer = Answer(b"")
+        self._request = _NOTHING  # the newest one
+        self._asked: Deque[Request] = deque()  # what is to be answered; more than one only by POD
+        self._answer = Answer(b"")  # to the first of them
         self._left: Union[int, Chunked] = 0  # of the request's body
         self._sending = self._body_begun = False
+        self._waits = False  # the next request is not POD's, so it is not looked at before its turn
         self._hold: Optional[bytearray] = None  # a body that a filter waits for
         self._replay: Optional[bytes] = None  # all of the request that was sent, while it can be asked again
         self._stale = False  # the target's program may have closed the connection, as we kept it idle
@@ -64,7 +71,7 @@ class Http1(Wires):
         if self._hold is not None:
             self._release(b"")
             self._advance()
-        elif self._target == _NONE and self._buffer:
+        elif self._target in (POD, _NONE) and self._buffer and not self._sending:
             self._splice(POD)
 
     def _advance(self) -> None:
@@ -74,18 +81,26 @@ class Http1(Wires):
                 if not self._buffer:
                     break
                 self._pass()
-            elif self._target != _NONE:
-                break
-            elif self._buffer:
+            elif self._buffer and (self._target == _NONE or self._may_pipeline()):
                 if not self._next():
                     break
+            elif self._target != _NONE:
+                break
             else:
                 if self._client_ended:
                     self._last()
                 break
 
+    def _may_pipeline(self) -> bool:
+        """May another request follow before the last one is answered?"""
+        last = self._request
+        sure = not last.upgrade and not last.expects and last.method != b"CONNECT"
+        if self._target != POD or self._waits or not sure:
+            return False
+        return self._answer.state < Answer.END and len(self._asked) < MAX_PIPELINED
+
     def _next(self) -> bool:
-        """Begins an exchange; False when a head is not complete, or nothing is left to decide."""
+        """Begins an exchange; False when a head is not complete, nothing is left to decide, or others are answered first."""
         data = self._buffer
         try:
             end = http1.head_end(data, 0, self._seen)
@@ -102,8 +117,11 @@ class Http1(Wires):
             self._splice(POD)
             return False
         self._timer(0)
+        target = self._choose(request, None)
+        if self._target != _NONE and target != POD:
+            self._waits = True
+            return False
         self._request, self._left = request, request.body
-        target = self._choose(None)
         if target is not None:
             return self._begin(target, data, end)
         self._hold, self._buffer, self._sending = bytearray(), data[end:], True
@@ -112,11 +130,10 @@ class Http1(Wires):
         self._timer(body_bounds(self._rules)[1])
         return True
 
-    def _choose(self, body: Optional[bytes]) -> Optional[int]:
-        request = self._request
+    def _choose(self, request: Request, body: Optional[bytes]) -> Optional[int]:
         if body is None:
             length = request.body
-            fits = not isinstance(length, int) or 0 < length <= body_bounds(self._rules)[0]
+            fits = bool(self._rules) and (not isinstance(length, int) or 0 < length <= body_bounds(self._rules)[0])
             # Who waits for 100 (Continue) sends no body before its request has been passed on.
             if not fits or request.expects or b"content-encoding:" in request.fields.lower():
                 body = b""
@@ -133,9 +150,15 @@ class Http1(Wires):
         self._sending = self._left != 0
         self._body_begun = False
         head, self._buffer = (data, b"") if end == len(data) else (data[:end], data[end:])
+        self._asked.append(request)
+        if self._target == POD:  # behind others
+            self._keep(head)
+            self._send(POD, head)
+            return True
         self._target, self._answer = target, Answer(request.method)
         self._stale = target == POD and self._used and self._owner != POD
-        self._replay = head if (target != POD or self._stale) and len(head) <= REPLAY else None
+        self._replay = b"" if target != POD or self._stale else None
+        self._keep(head)
         if target == POD:
             self._used = True
         else:
@@ -170,11 +193,14 @@ class Http1(Wires):
             elif not self._rules or len(self._hold) > 2 * body_bounds(self._rules)[0]:
                 self._release(b"")
             return
-        if self._replay is not None:
-            self._replay = self._replay + part if len(self._replay) + len(part) <= REPLAY else None
+        self._keep(part)
         self._send(self._target, part)
         if complete and self._answer.state == Answer.DONE:
             self._end()
+
+    def _keep(self, part: bytes) -> None:
+        if self._replay is not None:
+            self._replay = self._replay + part if len(self._replay) + len(part) <= REPLAY else None
 
     def _release(self, body: bytes) -> None:
         """Decides a request that was held; b"": its body is out of bounds."""
@@ -182,7 +208,7 @@ class Http1(Wires):
         held, self._hold = self._request.raw + bytes(self._hold), None
         self._timer(0)
         sending = self._sending
-        if self._begin(self._choose(body) or POD, held + self._buffer, len(held)):
+        if self._begin(self._choose(self._request, body) or POD, held + self._buffer, len(held)):
             self._sending, self._body_begun = sending, True
 
     def _broken(self) -> None:
@@ -215,39 +241,46 @@ class Http1(Wires):
             self._close(to)
 
     def _respond(self, data: bytes) -> None:
-        answer, target = self._answer, self._target
-        try:
-            data, end = answer.feed(data)
-            if end < len(data) and answer.state == Answer.DONE:
-                raise Ambiguous  # more than an answer
-            if answer.status == 101 and not self._request.upgrade:
-                raise Ambiguous
-        except Ambiguous:
-            data = answer.begun() or data
-            if target == POD:
-                self._splice(POD, data)
-            else:  # all that comes of it is one answer, which ends with the connection
-                self._out.append(Send(CLIENT, data))
-                answer.state, answer.persistent, self._replay = Answer.END, False, None
-            return
-        if not end:
-            return
-        self._replay = None
-        if answer.state == Answer.SWITCHED or (target == POD and not answer.persistent and not self._sending):
-            answer.begun()
-            self._splice(target, data)
-            return
-        self._out.append(Send(CLIENT, data if end == len(data) else data[:end]))
-        if answer.state == Answer.DONE:
-            if self._sending and self._request.expects and not self._body_begun:
-                self._end(gone=True)  # the client may leave its body out, and the two may differ in that
-            elif not self._sending:
+        while data and self._target != _NONE and not self.done:
+            answer, target = self._answer, self._target
+            try:
+                data, end = answer.feed(data)
+                if end < len(data) and answer.state == Answer.DONE and len(self._asked) < 2:
+                    raise Ambiguous  # more than an answer
+                if answer.status == 101 and not self._asked[0].upgrade:
+                    raise Ambiguous
+            except Ambiguous:
+                data = answer.begun() or data
+                if target == POD:
+                    self._splice(POD, data)
+                else:  # all that comes of it is one answer, which ends with the connection
+                    self._out.append(Send(CLIENT, data))
+                    answer.state, answer.persistent, self._replay = Answer.END, False, None
+                return
+            if not end:
+                return
+            self._replay = None
+            if answer.state == Answer.SWITCHED or (target == POD and not answer.persistent and not self._sending):
+                answer.begun()
+                self._splice(target, data)
+                return
+            part, data = (data, b"") if end == len(data) else (data[:end], data[end:])
+            self._out.append(Send(CLIENT, part))
+            if answer.state != Answer.DONE:
+                return
+            if not self._sending or len(self._asked) > 1:
                 self._end()
-                self._advance()
+            elif self._request.expects and not self._body_begun:
+                self._end(gone=True)  # the client may leave its body out, and the two may differ in that
+        self._advance()
 
     def _end(self, gone: bool = False) -> None:
-        """The exchange is complete; `gone`: nobody knows what comes next."""
-        self._owner, self._target = self._target, _NONE
+        """The first exchange is complete; `gone`: nobody knows what comes next."""
+        self._asked.popleft()
+        if self._asked:
+            self._answer = Answer(self._asked[0].method)
+            return
+        self._owner, self._target, self._waits = self._target, _NONE, False
         if gone or not (self._answer.persistent and self._request.persistent):
             if self._owner == POD:
                 self._splice(POD)
@@ -353,6 +386,7 @@ class Http1(Wires):
         for to in sorted(self._open):
             self._close(to)
         self._discard, self._sending, self._target, self._buffer = True, False, _NONE, b""
+        self._asked.clear()
         self.done = self._client_ended
 
     def idle(self) -> bool:

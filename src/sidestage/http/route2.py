@@ -240,7 +240,7 @@ class Http2(Answers):
             swallowed = min(size, self._pod_window - self._window)
             self._window += size
             self._pod_window += size - swallowed
-            if POD in self._open and size > swallowed:
+            if POD in self._open and (size > swallowed or not size):  # none at all is an error, and POD's to judge
                 self._out.append(Send(POD, http2.window_update(0, size - swallowed) if swallowed else frame.raw))
             self._deliver()
             return

@@ -80,3 +80,13 @@ class Stream:
 
     def body(self) -> bytes:
         return b"".join(part.data for part in self.queue)
+
+
+class Down(NamedTuple):
+    """What waits for the client's window: data, or a frame behind it."""
+
+    frame: bytes
+    leg: Leg
+    cid: int
+    data: bytes
+    end: bool

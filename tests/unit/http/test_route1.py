@@ -57,6 +57,28 @@ def test_pipelined_requests_are_answered_in_order(step: int) -> None:
     assert p.peer(POD, OK).answer == OK * 3
 
 
+def test_pipelined_requests_of_the_target_pass_at_once(step: int) -> None:
+    head = GET.replace(b"GET", b"HEAD")
+    p = play().client(GET + head + POST.replace(b"me", b"no") + b"12345" + MINE + GET, step)
+    assert p.pod == GET + head + POST.replace(b"me", b"no") + b"12345"
+    p.peer(POD, OK + OK[:-2] + OK, step)
+    assert (p.take(1), p.pod, p.answer) == (MINE, b"", OK + OK[:-2] + OK)
+    p.peer(1, OK)
+    assert p.pod == GET
+
+
+def test_what_is_ambiguous_behind_others_is_spliced() -> None:
+    p = play().client(GET + GET + b"GET /\n\n" + MINE)
+    assert (p.pod, p.spliced, p.take(1)) == (GET + GET + b"GET /\n\n" + MINE, POD, b"")
+
+
+def test_a_slow_head_behind_others() -> None:
+    p = play().client(GET + MINE[:-2])
+    assert (p.pod, p.timer) == (GET, 10)
+    assert p.timeout().spliced == POD
+    assert p.pod == MINE[:-2]
+
+
 @pytest.mark.parametrize(
     ("method", "answer"),
     [
