@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tests.cluster import programs
 from tests.cluster.plug import Session, session
-from tests.testkit.cluster import Cluster, eventually
+from tests.testkit.cluster import NODES, Cluster, eventually
 from tests.testkit.wire import Wire, wire
 
 LOOKER = ["python3", "-u", "-c", programs.LOOKER]
@@ -29,19 +30,24 @@ def road(cluster: Cluster, tmp_path: Path) -> Iterator[Wire]:
         yield made
 
 
+def looked(one: Session) -> list[str]:
+    """The program's lines about its requests."""
+    return [line for line in one.lines() if line[:1].isdigit()]
+
+
 def position(one: Session) -> str:
     """The address that the program's newest answered request left from."""
-    lines = [line for line in one.lines()[1:] if "error" not in line]
+    lines = [line for line in looked(one) if "error" not in line]
     return lines[-1].split()[1] if lines else ""
 
 
 def looks(one: Session) -> str:
     """Waits until the program's requests are answered; the address that they leave from."""
-    count = len(one.lines())
+    count = len(looked(one))
 
     def fresh() -> bool:
         assert one.process.poll() is None, one.said()
-        new = one.lines()[count:]
+        new = looked(one)[count:]
         return len(new) >= 2 and all("error" not in line for line in new[-2:])
 
     eventually(f"answers to the program ({one.said()})", fresh, 60)
@@ -82,6 +88,43 @@ def test_a_container_that_restarts_is_taken_up_again(cluster: Cluster, shop: str
         cluster.kubectl("wait", "-n", shop, "--for=condition=Ready", "pod/ledger-0", "--timeout=60s")
         assert looks(one) == here
         one.stop()
+    no_agents(cluster, shop)
+
+
+def test_a_workload_that_moves_to_another_node_is_followed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """The program listens as well: what was mirrored in the old place is mirrored in the new."""
+    looker = programs.LOOKER.replace("http://catalog/", "http://orders/").replace('.rpartition(":")[0]', "")
+    both = f"import threading\nthreading.Thread(target=lambda: exec({programs.SERVER!r})).start()\n{looker}"
+    with session(cluster, tmp_path, shop, "deployment/catalog", ["python3", "-c", both]) as one:
+        one.prints("begun")
+        old = pod_at(cluster, shop, looks(one), "catalog")
+        other = next(node for node in NODES if node != old["spec"]["nodeName"])
+        move = {"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/hostname": other}}}}}
+        cluster.kubectl("patch", "deployment", "-n", shop, "catalog", "-p", json.dumps(move))
+        eventually("another position", lambda: position(one) not in ("", old["status"]["podIP"]), 90)
+        new = pod_at(cluster, shop, looks(one), "catalog")
+        assert new["spec"]["nodeName"] == other
+        one.says(f"{new['metadata']['name']}")
+        address = cluster.pods(shop, "app=client")[0]["status"]["podIP"]
+
+        def mirrored() -> bool:
+            cluster.kubectl("exec", "-n", shop, "client", "--", "curl", "-sS", "-m9", "http://catalog/from-the-client")
+            return f"/from-the-client {address}" in one.out.read_text()
+
+        eventually("mirrored requests of the new place", mirrored)
+        one.stop()
+    no_agents(cluster, shop)
+
+
+def test_a_workload_that_is_scaled_to_nothing_ends_the_session(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    cluster.kubectl("create", "deployment", "-n", shop, "short", "--image=localhost/static:1")
+    cluster.kubectl("rollout", "status", "-n", shop, "deployment/short", "--timeout=55s")
+    with session(cluster, tmp_path, shop, "deployment/short", LOOKER) as one:
+        one.prints("begun")
+        looks(one)
+        cluster.kubectl("scale", "deployment", "-n", shop, "short", "--replicas=0")
+        assert one.process.wait(120) not in (0, None)
+        assert "scaled to 0" in one.said() or "short" in one.said().splitlines()[-1]
     no_agents(cluster, shop)
 
 

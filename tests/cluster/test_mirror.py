@@ -98,3 +98,14 @@ def test_two_sessions_on_one_pod(cluster: Cluster, shop: str, tmp_path: Path) ->
         mirrored(cluster, shop, [one, two], [pod], "both")
         assert one.stop() == 128 + 15
         mirrored(cluster, shop, [two], [pod], "alone")
+
+
+def test_all_replicas_of_a_deployment(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """They are on two nodes, so that each has an agent."""
+    with session(cluster, tmp_path, shop, "deployment/orders", SERVER) as one:
+        one.prints("listening")
+        pods = orders(cluster, shop)
+        assert len(pods) == 2
+        subscribed(cluster, shop, one, pods)
+        mirrored(cluster, shop, [one], pods, "all")
+        assert one.stop() == 128 + 15

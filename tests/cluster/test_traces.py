@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import programs
 from tests.cluster.plug import plugged, session
 from tests.testkit.cluster import NODES, Cluster, eventually
-from tests.testkit.traces import as_before, traces
+from tests.testkit.traces import as_before, settled
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def agents(cluster: Cluster, namespace: str) -> list[str]:
 
 
 def test_twenty_runs_in_a_row(cluster: Cluster, shop: str) -> None:
-    before = traces(cluster, shop)
+    before = settled(cluster, shop)
     for number in range(20):
         found = plugged(cluster, shop, "deployment/orders", ["sh", "-c", f"echo $GREETING {number}; exit 3"])
         assert (found.code, found.out) == (3, f"hello from orders {number}\n"), found
@@ -34,7 +34,7 @@ def test_twenty_runs_in_a_row(cluster: Cluster, shop: str) -> None:
 
 
 def test_the_end_of_a_session_that_mirrors(cluster: Cluster, shop: str, tmp_path: Path) -> None:
-    before = traces(cluster, shop)
+    before = settled(cluster, shop)
     with session(cluster, tmp_path, shop, "deployment/orders", ["python3", "-c", programs.SERVER]) as one:
         one.prints("listening")
         assert agents(cluster, shop)
@@ -45,7 +45,7 @@ def test_the_end_of_a_session_that_mirrors(cluster: Cluster, shop: str, tmp_path
 
 def test_all_of_sidestage_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
     """Nobody is left on this machine who could clean up."""
-    before = traces(cluster, shop)
+    before = settled(cluster, shop)
     with session(cluster, tmp_path, shop, "deployment/orders", ["python3", "-c", programs.SERVER]) as one:
         one.prints("listening")
         kill_tree(one.process.pid)
@@ -67,7 +67,7 @@ def kill_tree(pid: int) -> None:
 
 def test_the_agent_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
     """All of its pod's processes on the node; the session ends or gets another, and nothing stays of either."""
-    before = traces(cluster, shop)
+    before = settled(cluster, shop)
     with session(cluster, tmp_path, shop, "deployment/orders", ["python3", "-c", programs.SERVER]) as one:
         one.prints("listening")
         pods = cluster.get("pods", "-n", shop, "-l", "sidestage.dev/session")["items"]

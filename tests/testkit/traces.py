@@ -53,6 +53,20 @@ def traces(cluster: Cluster, namespace: str) -> set[str]:
     return found
 
 
+def settled(cluster: Cluster, namespace: str, seconds: float = 60) -> set[str]:
+    """The traces when nothing changes any more of itself: others' namespaces are gone, not going; pods have started, not start."""
+    last: set[str] = set()
+
+    def calm() -> bool:
+        nonlocal last
+        before, last = last, traces(cluster, namespace)
+        going = [item for item in cluster.get("namespaces")["items"] if item["status"]["phase"] == "Terminating"]
+        return before == last and not going
+
+    eventually("a calm cluster", calm, seconds)
+    return last
+
+
 def as_before(cluster: Cluster, namespace: str, before: set[str], seconds: float = 30) -> None:
     """Waits until nothing differs; else fails with what does."""
     differs: set[str] = set()
