@@ -237,7 +237,8 @@ class Keeper:
 
         def done(result: Any, error: BaseException | None) -> None:
             if error:
-                self._tell("nobulk", text=str(error))
+                forbidden = isinstance(error, ApiError) and error.status == 403
+                self._tell("nobulk", text="you may not create pods/portforward" if forbidden else str(error))
                 return
             upgraded, channels = result
             if created is not self._created or self._ending:
