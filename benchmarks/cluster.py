@@ -1,4 +1,4 @@
-"""`./run bench --cluster`: the way to a pod, raw and ours, in one run: kubectl exec and port-forward, sidestage with one stream and four.
+"""`./run bench --cluster`: the way to a pod in one run: kubectl exec and port-forward, sidestage with one stream and four.
 
 On the two nodes of `./run cluster`, which is brought up if need be. The delays are added by wire.c, with WINDOW bytes under way a
 connection. All that competes takes turns in every round, as this machine's two processors serve both ends; medians are shown.

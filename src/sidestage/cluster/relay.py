@@ -17,8 +17,7 @@ from sidestage.cluster.channels import Channels
 from sidestage.cluster.websocket import Buffer, WebSocketError
 from sidestage.stream.loop import Loop
 
-READ = 256 << 10  # bytes a read of the local side
-ROUND = 32  # reads of TLS records (16 KiB) until others have their turn
+READ = 256 << 10  # bytes a turn, of each side
 IOV = 512  # buffers a writev, below IOV_MAX
 FAREWELL = 3.0  # seconds for the server to answer our end
 
@@ -48,7 +47,8 @@ class Relay:
         if self._closed:
             return
         self._send()
-        if self._received(self._leftover):
+        if self._feed(self._leftover):
+            self._settle()
             self._server_ready(0)  # TLS may hold decrypted bytes that epoll doesn't see
 
     def close(self, reason: str) -> None:
@@ -66,35 +66,44 @@ class Relay:
     def _server_ready(self, events: int) -> None:
         if self._to_server:
             self._send()
-        if self._closed or self._to_local:
+        if not self._reading():
             return
-        for _ in range(ROUND):
+        size = 0
+        # TLS gives a record (16 KiB) a read: the session gets many of them at a time, as each costs it a turn of its loop.
+        while size < READ:
             try:
                 data = self._sock.recv(READ)
             except _AGAIN:
                 break
             except OSError as error:
-                self.close(self.channels.ended or f"the connection to the API server broke: {_text(error)}")
+                self._deliver_and_close(f"the connection to the API server broke: {_text(error)}")
                 return
             if not data:
-                self.close(self.channels.lost())
+                self._deliver_and_close(self.channels.lost())
                 return
-            if not self._received(data):
+            size += len(data)
+            if not self._feed(data):
                 return
         else:
             # More may be decrypted already, which epoll doesn't see.
             self._loop.soon(lambda: None if self._closed else self._server_ready(0))
-        self._interest()
+        self._settle()
 
-    def _received(self, data: bytes) -> bool:
-        """False when no more is to be read now."""
-        if self._closed:
-            return False
+    def _feed(self, data: bytes) -> bool:
+        """False when that was the end."""
         try:
             self._to_local += self.channels.feed(data)
         except WebSocketError as error:
             self.close(f"the API server sent {error}")
             return False
+        if self.channels.ended is not None:
+            self._settle()
+        return not self._closed
+
+    def _settle(self) -> None:
+        """Pass on what was fed: to the session, and answers to the server."""
+        if self._closed:
+            return
         if self._finished:
             self._to_local.clear()
         elif self._to_local:
@@ -105,7 +114,12 @@ class Relay:
             self._send()
         if self.channels.ended is not None and not self._to_local:
             self.close(self.channels.ended)
-        return self._reading()
+        self._interest()
+
+    def _deliver_and_close(self, reason: str) -> None:
+        if self._to_local and not self._finished:
+            self._deliver()
+        self.close(self.channels.ended or reason)
 
     def _reading(self) -> bool:
         return not (self._closed or self._to_local)
