@@ -1,7 +1,9 @@
 """What may come next on a command line of ours, for completion.py's scripts: a candidate a line, a tab, and a word on it.
 
 Names of the cluster are asked by a process of their own, waited for 300 ms at most; then what it knew last time must do. So a
-shell never hangs on a cluster, and the answer that came too late is there for the next time.
+shell never hangs on a cluster, and the answer that came too late is there for the next time. Whoever presses Tab in a folder of
+somebody else's has not said yes to anything: a kubeconfig that the folder's configuration names is not read, as it could name
+a command to run; and only names that mean nothing to a shell are offered.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import select
 import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidestage.cli.verbs import MODULES, VERBS
 from sidestage.targets.spec import ALIASES, CLUSTER_KINDS
@@ -25,6 +28,7 @@ FETCH = 15  # seconds until a fetch that nobody waits for any more gives up
 FRESH = 10.0  # seconds in which the cluster isn't asked again
 STALE = 1800.0  # seconds after which an old answer is worse than none
 SHOWN = 500  # candidates at most
+PLAIN = re.compile(r"[\w.:/@=+,-]*", re.ASCII)  # nothing that a shell would look at
 Candidates = Iterator[tuple[str, str]]
 
 
@@ -89,8 +93,8 @@ def _split(text: str) -> list[str]:
 def candidates(line: Line) -> Candidates:
     """Those that begin with what is typed."""
     for candidate, text in _all(line):
-        if candidate.startswith(line.word):
-            yield candidate, text
+        if candidate.startswith(line.word) and PLAIN.fullmatch(candidate):
+            yield candidate, "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _all(line: Line) -> Candidates:
@@ -139,9 +143,9 @@ def processes() -> Candidates:
         try:
             if os.stat(f"/proc/{pid}").st_uid == os.getuid():
                 with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    words = file.read(200).replace(b"\0", b" ").decode(errors="replace")
+                    words = file.read(200).replace(b"\0", b" ").decode(errors="replace").strip()
                 if words:
-                    yield f"process/{pid}", "".join(c if c.isprintable() else "?" for c in words).strip()
+                    yield f"process/{pid}", words
         except OSError:
             continue
 
@@ -197,6 +201,8 @@ def fetch(chosen: dict[str, str | None], what: str) -> list[str]:
         "target.namespace": chosen["--namespace"], "kube_context": chosen["--context"], "kubeconfig": chosen["--kubeconfig"],
     }  # fmt: skip
     settings = config.load(chosen["--config-file"], {key: value for key, value in overrides.items() if value})
+    asked = chosen["--kubeconfig"] or os.environ.get("SIDESTAGE_KUBECONFIG") or ""
+    settings = replace(settings, kubeconfig=asked, use_kubectl=False)
     with api(settings) as client:
         if what == "namespaces":
             return listing.namespaces(client)

@@ -9,6 +9,7 @@ from sidestage import config
 from sidestage.cli.cluster import api
 from sidestage.cli.errors import UserError
 from sidestage.cli.options import Parser, add_cluster_flags, cluster_keys
+from sidestage.cli.progress import clean
 from sidestage.cluster.listing import USUAL, Unlisted, listing, namespaces
 from sidestage.targets.spec import ALIASES, CLUSTER_KINDS, TargetError
 
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
                     continue
                 rows.append((entry.namespace, entry.path, entry.available))
                 if plain and (entry.available or given.all):
-                    print(f"{entry.namespace}\t{entry.path}" if given.all_namespaces else entry.path)
+                    print(clean(f"{entry.namespace}\t{entry.path}" if given.all_namespaces else entry.path))
             if given.output == "rich":
                 targets = [
                     {"path": path, "available": ready, **({"namespace": there} if given.all_namespaces else {})}
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"sidestage: {text}", file=sys.stderr)
+    print(clean(f"sidestage: {text}"), file=sys.stderr)
 
 
 def _kind(word: str) -> str:

@@ -140,7 +140,8 @@ def _impersonation(user: Any) -> list[tuple[str, str]]:
     found += [("Impersonate-Uid", text(user, "as-uid"))] if text(user, "as-uid") else []
     found += [("Impersonate-Group", str(group)) for group in items(user, "as-groups")]
     for key, values in below(user, "as-user-extra").items():
-        found += [(f"Impersonate-Extra-{_escape(str(key))}", str(value)) for value in values or ()]
+        listed = values if isinstance(values, list) else ()
+        found += [(f"Impersonate-Extra-{_escape(str(key))}", str(value)) for value in listed]
     return found
 
 

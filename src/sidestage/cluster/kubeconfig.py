@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sidestage.cluster import untyped
 from sidestage.cluster.errors import ClusterError, text_of
 
 DEFAULT = "~/.kube/config"
@@ -184,7 +184,7 @@ def _read(file: str, must_exist: bool) -> dict[str, Any] | None:
     if len(content) > MAX_SIZE:
         raise ClusterError(f"kubeconfig {file} is larger than {MAX_SIZE >> 20} MiB", "is it a kubeconfig?")
     try:
-        tree = _parse(content)
+        tree = untyped.read(content)
     except ValueError as error:
         raise ClusterError(
             f"kubeconfig {file} is not YAML: {' '.join(str(error).split())}", "`kubectl config view` checks it too"
@@ -194,21 +194,6 @@ def _read(file: str, must_exist: bool) -> dict[str, Any] | None:
     if not isinstance(tree, dict):
         raise ClusterError(f"kubeconfig {file} is not an object of keys", "is it a kubeconfig?")
     return tree
-
-
-def _parse(content: bytes) -> Any:
-    """Scalars stay text, so that a name such as `no` or `1e3` remains a name; the readers above know the types."""
-    if content.lstrip()[:1] == b"{":
-        try:
-            return json.loads(content)
-        except ValueError:
-            pass  # YAML's flow style
-    import yaml  # 20 ms, needed by nothing else of a run
-
-    try:
-        return yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader))  # ten times faster with libyaml
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(str(error)) from error
 
 
 def _absolute(tree: dict[str, Any], paths: tuple[str, ...], folder: str) -> dict[str, Any]:

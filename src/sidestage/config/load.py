@@ -94,6 +94,8 @@ def read(file: Path, key: str | None = None, environ: Mapping[str, str] = os.env
         tree = _parse(file.suffix, text)
     except ValueError as error:
         raise ConfigError(str(file), [" ".join(str(error).split())]) from error
+    except RecursionError:
+        raise ConfigError(str(file), ["it nests too deeply"]) from None
     if tree is None:
         return text, {}
     if not isinstance(tree, dict):

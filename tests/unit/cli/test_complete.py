@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.testkit.apiserver import Request, serving
 
 from sidestage.cli import complete
+from sidestage.targets.spec import TargetError
 
 
 @pytest.fixture(autouse=True)
@@ -221,3 +223,38 @@ def write(fd: int, text: str, wanted: str) -> None:
         assert time.monotonic() < ends, (text, wanted, seen)
         if select.select([fd], [], [], 0.5)[0]:
             seen += os.read(fd, 65536)
+
+
+def test_a_folder_of_somebody_elses_runs_nothing(tmp_path: Path) -> None:
+    """Its configuration names a kubeconfig with a plugin; Tab must not run it, a flag of the user's may."""
+    ran = tmp_path / "ran"
+    plugin = {"command": "touch", "args": [str(ran)], "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
+    Path("evil").write_text(json.dumps({
+        "current-context": "dev", "contexts": [{"name": "dev", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"exec": plugin}}],
+    }))  # fmt: skip
+    Path(".sidestage").mkdir()
+    Path(".sidestage/sidestage.json").write_text('{"kubeconfig": "evil", "use_kubectl": true, "target": {"namespace": "theirs"}}')
+    asked: list[str] = []
+
+    def answer(request: Request) -> None:
+        asked.append(request.target)
+        pods(request)
+
+    with serving(answer, None) as server:
+        kubeconfig(server.url)
+        until("sidestage exec -t pod/", ["pod/other"])
+    assert "/namespaces/theirs/" in asked[0], "the rest of the configuration counts"
+    assert not ran.exists()
+    chosen = dict.fromkeys(("--namespace", "--context", "--config-file"), None) | {"--kubeconfig": "evil"}
+    with pytest.raises(TargetError):
+        complete.fetch(chosen, "pod")
+    assert ran.exists()
+
+
+def test_what_means_something_to_a_shell_is_not_offered() -> None:
+    names = ("a@b:c/d", "$(reboot)", "a b", "a;b", "a\nb", "`a`")
+    tree: dict[str, Any] = {"contexts": [{"name": name, "context": {}} for name in names]}
+    Path("config").write_text(json.dumps(tree))
+    assert offered("sidestage exec --context ") == ["a@b:c/d"]

@@ -244,3 +244,10 @@ def test_the_agent_as_mirrord_writes_it() -> None:
 def test_an_agent_that_is_wrong(agent: Any, said: list[str]) -> None:
     (only,) = problems({"agent": agent})
     assert all(part in only for part in said), only
+
+
+@pytest.mark.parametrize("name, letter", [("c.json", "["), ("c.json", '{"a":'), ("c.yaml", "[")])
+def test_what_nests_without_end_is_an_error(name: str, letter: str) -> None:
+    Path(name).write_text(letter * 100_000)
+    with pytest.raises(ConfigError, match="nests too deeply"):
+        load(name, {}, {})
