@@ -9,6 +9,7 @@ from typing import Any, List, Optional, Tuple
 
 BACKLOG = 4096  # the kernel clamps it to somaxconn
 FIRST_PORT, PORTS, STRIDE = 61001, 4000, 7  # of listeners: beyond what Linux gives to clients (ip_local_port_range)
+REMEMBERED = 4  # of the ports of a redirect: those that others look for
 TRIES = 50  # as many may drain at once
 _SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST
 

@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional, Tuple, Union
 
+from sidestage.agent.listeners import FIRST_PORT, PORTS, REMEMBERED, candidates
 from sidestage.agent.target import MARK
 from sidestage.agent.tcp import (
     Aborted,
@@ -44,7 +45,7 @@ REPORT = 1.0  # seconds between reports of drops
 _libc = ctypes.CDLL(None, use_errno=True)
 _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 3, 0x0800, 0x86DD
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
-MAX_PORTS = 60  # jumps of classic BPF reach 255 instructions, and a port takes four
+MAX_PORTS = 59  # jumps of classic BPF reach 255 instructions, and a port takes four
 
 
 class Mirror:
@@ -57,6 +58,8 @@ class Mirror:
         self._kept = _Kept()
         self._lost: Dict[int, List[int]] = {}  # port -> [bytes, connections]
         self._reporting = False
+        # On the loopback interface a client's packets are seen when their port has been rewritten by a steal beside us.
+        self._redirected: Dict[int, int] = {}
         self._sifters: Dict[int, Optional[Sifter]] = {}  # port -> what follows a connection when only some requests are told
 
     def subscribe(self, port: int, answers: bool = False, only: Optional[Dict[str, Any]] = None) -> None:
@@ -108,6 +111,7 @@ class Mirror:
         ports = sorted({new, *self._reassembler.ports, *(key[3] for key in self._flows)})
         if len(ports) > MAX_PORTS:
             raise OSError(errno.E2BIG, f"more than {MAX_PORTS} ports")
+        self._redirected = {other: port for port in ports for other in candidates(port)[:REMEMBERED]}
         program = packet_filter(ports)
         code = ctypes.create_string_buffer(program, len(program))
         fprog = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
@@ -125,6 +129,8 @@ class Mirror:
                     continue
                 raise
             segment = parse(address[1], packet)
+            if segment is not None and segment.target_port in self._redirected:
+                segment = segment._replace(target_port=self._redirected[segment.target_port])
             # A packet that passes two interfaces is seen twice; to the reassembly it is a repetition.
             if segment is not None:
                 for event in self._reassembler.feed(segment):
@@ -318,6 +324,7 @@ def packet_filter(ports: List[int]) -> bytes:
     for port in ports:
         checks.append((0x15, 0, 1, port))
         checks.append((0x06, 0, 0, 0x40000))
+    checks += [(0x35, 0, 2, FIRST_PORT), (0x35, 1, 0, FIRST_PORT + PORTS), (0x06, 0, 0, 0x40000)]  # see _redirected
     reject = (0x06, 0, 0, 0)
     # X holds the length of the IP header; source port at X, destination port at X+2
     ports_of = [(0x48, 0, 0, 0), *checks, (0x48, 0, 0, 2), *checks, reject]

@@ -31,7 +31,6 @@ CHECK = 0.25  # seconds between looks whether all has drained
 GRACE = 1.5  # seconds in which a handshake that was redirected may still end: one retransmission (RFC 6298 2.1)
 IDLE = 5.0  # seconds without bytes after which a drained keep-alive connection is ended, as servers do
 DRAIN_LIMIT = 300.0  # seconds for all of them
-REMEMBERED = 4  # listeners of killed redirects that are looked for
 MAX_RULES = 64  # claims on one port
 MAX_NOTES = 100  # lines told to one session
 _SO_MARK = 36
@@ -86,7 +85,7 @@ class Port:
         # clients are reset while NAT still works, then the listeners go, and then the table.
         link = Netlink(netlink.NETFILTER)
         # Tracking isn't on yet: what it remembers of redirects that were killed would be done to connections of today.
-        for old in listeners.candidates(port)[:REMEMBERED]:
+        for old in listeners.candidates(port)[: listeners.REMEMBERED]:
             if not listeners.taken(old):
                 forget(port, old)
         try:
@@ -266,7 +265,7 @@ class Port:
 
     def note(self, number: int, text: str) -> None:
         for claim in self.claims:
-            if claim.number == number and text not in claim.noted and len(claim.noted) < MAX_NOTES:
+            if number in (0, claim.number) and text not in claim.noted and len(claim.noted) < MAX_NOTES:
                 claim.noted.add(text)
                 claim.links.control.event("warning", {"text": f"port {self.port}: {text}"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Deque, Dict, List, Optional
 
-from sidestage.agent.legs import Leg
+from sidestage.agent.legs import Leg, Nobody
 from sidestage.agent.passage import CLIENT, LINGER, POD, Client, Place, Spliced
 from sidestage.http.orders import (
     Close,
@@ -79,8 +79,19 @@ class Routed:
             self._orders.extend(orders)
             return
         self._running = True
+        self._orders.extend(orders)
+        try:
+            self._carry_out_all()
+        except Exception as error:  # a fault of ours costs this connection, and no other
+            self._place.note(0, f"a connection was given up: {error!r}")
+            self._orders.clear()
+            for leg in (*self._legs.values(), self._client.leg):
+                leg.owner = Nobody()
+                leg.reset()
+        self._running = False
+
+    def _carry_out_all(self) -> None:
         queue, legs = self._orders, self._legs
-        queue.extend(orders)
         while queue:
             order = queue.popleft()
             if type(order) is Send:
@@ -89,7 +100,6 @@ class Routed:
                     leg.send(order.data)
             else:
                 self._carry_out(order)
-        self._running = False
 
     def _carry_out(self, order: Any) -> None:
         kind = type(order)
