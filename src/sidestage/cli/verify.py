@@ -18,9 +18,17 @@ from sidestage.targets.spec import CLUSTER_KINDS, LOCAL_KINDS
 def main(argv: list[str]) -> int:
     """Prints the configuration in force as JSON; raises UserError with every problem of the file."""
     parser = Parser(prog="sidestage verify-config", description=__doc__)
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", nargs="?")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of configurations, for editors")
     parser.add_argument("--ide", action="store_true", help="one JSON object for editors: Success or Fail; exit status 0")
     given = parser.parse_args(argv)
+    if given.schema:
+        from sidestage.config.publish import json_schema
+
+        print(json.dumps(json_schema(), indent=1))
+        return 0
+    if not given.file:
+        raise UserError("verify-config takes a FILE", "write: sidestage verify-config FILE", 2)
     notes: list[str] = []
     try:
         settings = load(given.file, {}, say=notes.append)
