@@ -81,13 +81,13 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "The file is `.sidestage/sidestage.json`, `.toml` or `.yaml`, or what `-f` names; without one `.mirrord/mirrord.json` is read.",
+        "The file is `.sidestage/sidestage.json`, `.toml` or `.yaml`, or what `-f` names; else `.mirrord/mirrord.json` is read.",
         "No key is required, unknown ones are errors. A key is set, in this order, by its flag (`sidestage exec --help`), by its",
         "environment variable, by the file, by its default. Lists in variables are separated by `;`, pairs of ports are `8080:80`,",
         "maps are JSON. A file may be a template: `{{ get_env(name=\"USER\") }}`, `{{ key }}`, `{{ git_branch }}`.",
         "",
-        "`sidestage verify-config FILE` checks a file and shows it with all defaults; `sidestage migrate` writes ours from mirrord's;",
-        "`sidestage verify-config --schema` prints the JSON Schema.",
+        "`sidestage verify-config FILE` checks a file and shows it with all defaults, `--schema` prints the JSON Schema;",
+        "`sidestage migrate` writes our file from mirrord's.",
     ]  # fmt: skip
     section = None
     defaults = dict(_defaults(Config(), ""))

@@ -12,7 +12,7 @@ SECTIONS: dict[str, str] = {
     "feature.network.incoming": "What becomes of the traffic that reaches the target; a mode alone may stand for the object.",
     "feature.network.incoming.http_filter": "Which HTTP requests the program gets; one of the first six keys.",
     "feature.network.outgoing": "Where the program's connections leave from; `false` leaves them local.",
-    "feature.network.outgoing.filter": "`[tcp://|udp://][name|address|network][:port]`: either what goes remote, or what stays local.",
+    "feature.network.outgoing.filter": "`[tcp://|udp://][name|address|network][:port]`: what goes remote, or what stays local.",
     "feature.network.dns": "Who is asked for names; `false` leaves them local.",
     "feature.magic": "Conveniences for what programs do behind one's back.",
     "feature.diff": "Comparing the local program's answers with the target's own; `true` switches it on.",
@@ -57,7 +57,7 @@ KEYS: dict[str, str] = {
     "feature.env.mapping": "Regular expression for a name to the value it gets.",
     "feature.env.unset": "Variables that the program doesn't get at all, in any case of letters.",
     "feature.env.env_file": "File of K=V lines, over the target's values.",
-    "feature.fs.mode": "local: all here; localwithoverrides: here but for read_only and read_write; read: the target's for reading; "
+    "feature.fs.mode": "local: all here; localwithoverrides: all but read_only and read_write; read: the target's for reading; "
     "write: the target's for both.",
     "feature.fs.read_write": "Regular expressions for paths that are the target's, for reading and writing.",
     "feature.fs.read_only": "Regular expressions for paths that are the target's, for reading.",
