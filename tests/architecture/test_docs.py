@@ -1,4 +1,4 @@
-"""What the documents promise is there: tests that docs/faults.md names, and files that any document links to."""
+"""What the documents promise is there: tests that faults.md and kubernetes.md name, and files that any document links to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FAULTS = (ROOT / "docs" / "faults.md").read_text()
 NAMED = sorted(set(re.findall(r"`((?:tests/[\w/]+/)?test_\w+\.py)::(\w+)`", FAULTS)))
+KUBERNETES = sorted(set(re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs" / "kubernetes.md").read_text())))
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -21,6 +22,11 @@ def functions(path: Path) -> set[str]:
 @pytest.mark.parametrize("file, test", NAMED)
 def test_a_fault_has_its_test(file: str, test: str) -> None:
     assert test in functions(ROOT / file if file.startswith("tests/") else ROOT / "tests" / "faults" / file)
+
+
+@pytest.mark.parametrize("file, test", KUBERNETES)
+def test_a_promise_of_kubernetes_has_its_test(file: str, test: str) -> None:
+    assert test in functions(ROOT / "tests" / "cluster" / file)
 
 
 def test_every_test_of_faults_is_in_the_table() -> None:
