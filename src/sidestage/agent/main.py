@@ -194,7 +194,7 @@ class Agent:
     def _guard_gone(self, _events: int) -> None:
         """Our pod is being deleted."""
         self._loop.unwatch(self._guard.fileno())
-        self._links.control.event("warning", {"text": "the agent's pod is being deleted"})
+        self._links.control.event("pod.deleted", {})
         self._end()
 
     def _target_gone(self, _events: int) -> None:

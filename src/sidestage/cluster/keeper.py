@@ -23,7 +23,7 @@ from sidestage.cluster import launch, ready
 from sidestage.cluster.api import Api, Upgraded, connect
 from sidestage.cluster.channels import Channels, Command
 from sidestage.cluster.errors import ApiError, ClusterError
-from sidestage.cluster.launch import Cancelled, Created
+from sidestage.cluster.launch import Cancelled, Created, Over
 from sidestage.cluster.plan import Plan
 from sidestage.cluster.relay import Relay
 from sidestage.cluster.replicas import Replicas
@@ -139,8 +139,8 @@ class Keeper:
         else:
             self._tell("failed", cause=f"the agent could not be started: {error!r}", cure="run again with --debug to see more")
 
-    def _again(self, why: str, gone: bool) -> None:
-        """The session has lost the agent; `gone`: because its target has ended."""
+    def _again(self, why: str, gone: bool, deleted: bool) -> None:
+        """The session has lost the agent; `gone`: because its target has ended, `deleted`: because its pod is being deleted."""
         lost = self._created
         self._since = time.monotonic()
         self._left.append(lost)
@@ -151,25 +151,15 @@ class Keeper:
                 relay.close(told)
         if gone and lost.chosen:
             self._gone = lost.chosen.container_id
-        self.work(lambda: self._follow(lost), self._followed)
+        spec = self._spec
+        self.work(lambda: launch.next_target(self.api(), spec, lost, deleted), self._followed)
 
-    def _follow(self, lost: Created) -> None:
-        """A pod that was asked for by name may be gone for good; what made it makes another."""
-        if lost.chosen is None or self._spec.kind != "pod":
-            return
-        assert self._api is not None
-        if launch.exists(self._api, lost.chosen):
-            return
-        spec = launch.successor(self._api, lost.chosen)
-        if spec is None:
-            raise ClusterError(f"pod {lost.chosen.pod} was deleted, and nothing makes another", "plug into another pod")
-        self._spec = spec
-
-    def _followed(self, _result: Any, error: BaseException | None) -> None:
-        if isinstance(error, ClusterError) and not isinstance(error, ApiError) and "was deleted" in error.cause:
+    def _followed(self, spec: Any, error: BaseException | None) -> None:
+        if isinstance(error, Over):
             self._tell("lost", text=error.cause)
-        else:
-            self._start()
+            return
+        self._spec = spec or self._spec
+        self._start()
 
     # -- for replicas.py --
 
@@ -267,7 +257,7 @@ class Keeper:
         elif message["op"] == "replicas":
             self._replicas.begin()
         elif message["op"] == "again":
-            self._again(message["why"], bool(message.get("gone")))
+            self._again(message["why"], message["gone"], message["deleted"])
 
     def _tell(self, event: str, stream: socket.socket | None = None, **args: Any) -> None:
         data = json.dumps({"ev": event, **args}).encode()

@@ -32,6 +32,10 @@ Stream = Exec | spdy.SpdyExec
 Started = tuple[Upgraded, Stream, list[str]]  # exec has begun, and the payload is to be written; notes on what was chosen
 
 
+class Over(ClusterError):
+    """There is to be no other agent."""
+
+
 class Cancelled(Exception):
     """The session has ended meanwhile."""
 
@@ -266,13 +270,31 @@ def remove(api: Api, created: Created) -> None:
         pause *= 2
 
 
-def exists(api: Api, lost: PodTarget) -> bool:
-    """Is it still the same pod, and is it to stay? What can't be asked is taken for a yes."""
+def next_target(api: Api, spec: TargetSpec, lost: Created, deleted: bool) -> TargetSpec:
+    """Where the next agent is to go after `lost`, whose pod was `deleted` or not. Raises Over."""
+    if deleted and lost.job and not _stays(api, lost.job):
+        raise Over("the agent's Job was deleted, which ends the session", "ask who is in charge of the cluster")
+    # A pod that was asked for by name may be gone for good; what made it makes another.
+    if lost.chosen is None or spec.kind != "pod":
+        return spec
+    chosen = lost.chosen
+    if _stays(api, path_of("api", "v1", "namespaces", chosen.namespace, "pods", chosen.pod), chosen.uid):
+        return spec
+    found = successor(api, chosen)
+    if found is None:
+        raise Over(f"pod {chosen.pod} was deleted, and nothing makes another", "plug into another pod")
+    return found
+
+
+def _stays(api: Api, path: str, uid: str = "") -> bool:
+    """Is it there, still the same, and not being deleted? What can't be asked is taken for a yes."""
     try:
-        found = api.request("GET", path_of("api", "v1", "namespaces", lost.namespace, "pods", lost.pod))
+        found = api.request("GET", path)
     except ApiError as error:
         return error.status != 404
-    return bool(found["metadata"]["uid"] == lost.uid and not pods.leaving(found))
+    except ClusterError:
+        return True
+    return (not uid or found["metadata"]["uid"] == uid) and not pods.leaving(found)
 
 
 def successor(api: Api, lost: PodTarget) -> TargetSpec | None:

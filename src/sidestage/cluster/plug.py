@@ -7,6 +7,7 @@ keeper's order to remove everything.
 |---|---|
 | `phase {text}`, `say {text}` | for the user |
 | `attached {text}` + stream | an agent has said READY; after `again`, its successor |
+| `replica` + stream | an agent beside another pod of the target |
 | `bulk` + stream | a connection to the agent's port |
 | `nobulk {text}` | there will be none |
 | `failed {cause, cure}` | before the first agent |
@@ -15,7 +16,8 @@ keeper's order to remove everything.
 | to the keeper | |
 |---|---|
 | `bulk {port}` | open a connection to the agent's port |
-| `again {why}` | the agent is lost: find its target's successor, and start another |
+| `again {why, gone, deleted}` | the agent is lost (its target is `gone`, its pod `deleted`): start one at the target's successor |
+| `replicas {}` | the program listens: agents beside the other pods of the target are wanted |
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ class Attachment:
         self._tokens: list[bytes] = []
         self._asked = 0
         self._ended = self._gone = False
+        self.deleted = False  # is the agent's pod being deleted?
         self.links = Links(self._control(stream))
         self.links.on_everywhere = self._want_replicas
         if plug.news >= 0:
@@ -89,8 +90,8 @@ class Attachment:
         if self._plug.news >= 0:
             self.links.down()
             self._loop.later(HOLD, self.links.up)
-            self._plug.send("again", why=reason, gone=self._gone)
-            self._gone = False
+            self._plug.send("again", why=reason, gone=self._gone, deleted=self.deleted)
+            self._gone = self.deleted = False
         else:
             self._lost(f"the agent beside the target is gone: {reason}")
 

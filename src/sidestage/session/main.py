@@ -259,6 +259,8 @@ class Session:
         elif name == "mirror.dropped":
             self._feed.tell("dropped", **args)
             self._incoming.dropped(args["port"])
+        elif name == "pod.deleted":
+            self._attachment.deleted = True
         elif name == "target.gone":
             self._attachment.target_gone(args.get("text") or "the target has ended")
 

@@ -1,0 +1,113 @@
+"""What becomes of agents that somebody else ends, and of those who keep them; what a narrow Role still allows; no target at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.plug import command, environ, plugged, session
+from tests.testkit.cluster import Cluster, eventually
+from tests.testkit.target import run
+
+WAITER = ["sh", "-c", "echo begun; sleep 100"]
+NARROW = """\
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: narrow}
+rules:
+- {apiGroups: [""], resources: [pods], verbs: [get, list, watch]}
+- {apiGroups: [batch], resources: [jobs], verbs: [create, delete]}
+- {apiGroups: [""], resources: [pods/exec], verbs: [create]}
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(cluster: Cluster, namespace: str) -> str:
+    cluster.apply(namespace, "shop")
+    return namespace
+
+
+def agents(cluster: Cluster, shop: str) -> list[Any]:
+    return list(cluster.get("jobs,pods", "-n", shop, "-l", "sidestage.dev/session")["items"])
+
+
+def test_to_delete_the_job_is_to_end_the_session(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    with session(cluster, tmp_path, shop, "pod/client", WAITER) as one:
+        one.prints("begun")
+        (job,) = [item for item in agents(cluster, shop) if item["kind"] == "Job"]
+        cluster.kubectl("delete", "job", "-n", shop, job["metadata"]["name"])
+        assert one.process.wait(60) != 0
+        assert "the agent's Job was deleted" in one.said()
+    eventually("the end of the agents", lambda: not agents(cluster, shop))
+
+
+def test_a_pod_of_an_agent_that_is_deleted_has_another(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """As when its node is drained and the target's pod is still there."""
+    with session(cluster, tmp_path, shop, "pod/client", WAITER) as one:
+        one.prints("begun")
+        (pod,) = [item for item in agents(cluster, shop) if item["kind"] == "Pod"]
+        cluster.kubectl("delete", "pod", "-n", shop, pod["metadata"]["name"])
+        one.says("plugged in again")
+        assert one.process.poll() is None
+        one.stop()
+    eventually("the end of the agents", lambda: not agents(cluster, shop))
+
+
+def test_the_keeper_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """Nobody is left who would remove anything; the program is ended with a word."""
+    with session(cluster, tmp_path, shop, "pod/client", WAITER) as one:
+        one.prints("begun")
+        os.kill(keeper(one.process.pid), signal.SIGKILL)
+        assert one.process.wait(60) != 0
+        assert "the process that keeps the agent has ended" in one.said()
+        eventually("the end of the agents", lambda: not agents(cluster, shop), 30)
+
+
+def keeper(pid: int) -> int:
+    """A child of the session, which is a child of `pid`: the one with a TCP connection."""
+    sessions = children(pid)
+    (found,) = [each for session in sessions for each in children(session) if connected(each)]
+    return found
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for task in Path(f"/proc/{pid}/task").iterdir() for each in (task / "children").read_text().split()]
+
+
+def connected(pid: int) -> bool:
+    inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "01"}
+    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
+    return any(link == f"socket:[{inode}]" for link in links for inode in inodes)
+
+
+def test_a_role_without_websockets_and_port_forward(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """Most Roles grant `create` on pods/exec and no more: it is enough, and what is slower is said."""
+    cluster.kubectl("apply", "-n", shop, "-f", "-", stdin=NARROW)
+    cluster.kubectl("create", "serviceaccount", "-n", shop, "narrow")
+    cluster.kubectl("create", "rolebinding", "-n", shop, "narrow", "--role=narrow", f"--serviceaccount={shop}:narrow")
+    token = cluster.kubectl("create", "token", "-n", shop, "narrow").strip()
+    kubeconfig = tmp_path / "kubeconfig"
+    admin = cluster.kubeconfig.read_text()
+    kubeconfig.write_text(re.sub(r"user: \{client-certificate-data:.*\}\}\]", f"user: {{token: {token}}}}}]", admin))
+    argv = command(shop, "pod/client", ["sh", "-c", "uname -n; sleep 1; curl -sS -m 9 http://catalog/x"])
+    found = run(argv, 90, {**environ(cluster), "KUBECONFIG": str(kubeconfig)})
+    name, answer = found.out.splitlines()
+    assert (name, json.loads(answer)["path"]) == ("client", "/x"), found
+    assert "you may not create pods/portforward" in found.err
+
+
+def test_no_target_at_all(cluster: Cluster, shop: str) -> None:
+    """A place in the cluster: an ordinary pod, without rights on its node, with the service account of the namespace."""
+    shell = "uname -n; curl -sS -m 9 http://catalog/x; cat /var/run/secrets/kubernetes.io/serviceaccount/namespace"
+    found = plugged(cluster, shop, "targetless", ["sh", "-c", shell])
+    name, answer, namespace = found.out.splitlines()
+    assert name.startswith("sidestage-")
+    assert json.loads(answer)["path"] == "/x"
+    assert namespace == shop
+    eventually("the end of the agents", lambda: not agents(cluster, shop))
