@@ -24,7 +24,9 @@ Args = Dict[str, Any]
 class Outgoing:
     def __init__(self, loop: Loop, files: Files) -> None:
         self._loop, self._files = loop, files
-        self._kinds: Dict[str, Callable[[Link, int, Args], None]] = {"tcp": self._tcp, "udp": self._udp, "unix": self._unix}
+        self._kinds: Dict[str, Callable[[Link, int, Args], None]] = {
+            "tcp": self._tcp, "udp": self._udp, "unix": self._unix, "measure": self._measure,
+        }  # fmt: skip
 
     def opened(self, link: Link, channel: int, kind: str, args: Args) -> None:
         """The laptop opened a channel; it is accepted or refused with the errno that a program here would get."""
@@ -76,6 +78,11 @@ class Outgoing:
         link.accept(channel, {})
         pump = DatagramPump if kind == socket.SOCK_SEQPACKET else SocketPump
         pump(self._loop, link, channel, sock).start()
+
+    def _measure(self, link: Link, channel: int, args: Args) -> None:
+        from sidestage.agent.measure import Measure
+
+        Measure(link, channel, args)
 
 
 class _Connecting:

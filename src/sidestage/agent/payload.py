@@ -33,8 +33,9 @@ MODULES = {
         "route2", "router", "sieve", "streams", "wires",
     ),
     "sidestage.agent": (
-        "bulk", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "mesh", "mirror", "netlink",
-        "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal", "target", "tcp",
+        "bulk", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "measure", "mesh", "mirror",
+        "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal",
+        "target", "tcp",
     ),
 }  # fmt: skip
 

@@ -71,6 +71,7 @@ def plugged(
         except TargetError as error:
             raise UserError(error.cause, error.cure) from error
         bare = Bare(session, about, started, stream, progress.warn, heartbeat=agent.heartbeat, silence=agent.silence)
+        bare.agent_pid = beside.process.pid if beside else 0
         try:
             bare.begin()
         except Lost as error:

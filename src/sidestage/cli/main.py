@@ -14,8 +14,10 @@ sidestage runs a process on your own machine as if it were inside a service of y
   sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
-  sidestage port-forward -t TARGET -L ... | -R ...         ports here that lead into the target's network, and back
   sidestage ui                                             the same in a browser, live
+  sidestage port-forward -t TARGET -L ... | -R ...         ports here that lead into the target's network, and back
+  sidestage dump -t TARGET -p PORT [-w FILE]               the target's traffic, live, or as a file for Wireshark or a browser
+  sidestage diagnose -t TARGET                             how fast it can be worked with from here, and what limits that
   sidestage verify-config FILE                             is this configuration right?
   sidestage migrate [FILE]                                 write our configuration from mirrord's
   sidestage completion bash|zsh|fish                       completion of verbs, flags and targets for your shell

@@ -10,6 +10,8 @@ VERBS = {
     "port-forward": "ports here that lead into the target's network, and the target's that lead here",
     "record": "exec, and keep the session in a file",
     "replay": "run a command against a recording, with no target at all",
+    "dump": "the target's traffic, live, or as a file for Wireshark or a browser",
+    "diagnose": "how fast a target can be worked with from here, and what limits that",
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
@@ -18,4 +20,4 @@ VERBS = {
 }
 
 # Verbs that run in a module of their own, with `parser()` and `main(argv)`
-MODULES = {"port-forward": "forward"}
+MODULES = {"port-forward": "forward", "dump": "dump", "diagnose": "diagnose"}

@@ -48,6 +48,7 @@ class Exchange:
     began: float = field(default_factory=time.monotonic)
     complete: bool = False  # the request has all come
     answers: dict[str, Answer] = field(default_factory=dict)
+    version: str = "HTTP/1.1"
 
     @property
     def host(self) -> str:

@@ -84,11 +84,13 @@ class Observer:
 
 
 class _Exchanges:
+    VERSION = "HTTP/1.1"
+
     def __init__(self, tell: Tell, sides: tuple[str, ...]) -> None:
         self._tell, self._sides = tell, sides
 
     def _request(self, method: str, path: str, headers: Headers) -> Exchange:
-        exchange = Exchange(next(_numbers), method, path, headers)
+        exchange = Exchange(next(_numbers), method, path, headers, version=self.VERSION)
         self._tell("request", exchange, "")
         return exchange
 
@@ -158,6 +160,8 @@ class _Http1(_Exchanges):
 
 
 class _Http2(_Exchanges):
+    VERSION = "HTTP/2"
+
     def __init__(self, tell: Tell, sides: tuple[str, ...]) -> None:
         super().__init__(tell, sides)
         self._streams: dict[int, Exchange] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,6 +43,7 @@ class Bare:
         self.again: Callable[[Link], None] = lambda link: None
         self.target: Args = {}  # what the agent said of it
         self.signal = 0  # that ended it
+        self.agent_pid = 0  # where it is a process of this machine
         self._why: str | None = None
         self._handlers: dict[str, Handler] = {}
         self.feed = Feed(self.loop, session, about, lambda: self.lose("stopped from outside"))
@@ -105,15 +105,6 @@ class Bare:
         """Say goodbye; everything is removed."""
         self._attachment.close()
         self._plug.close()
-
-    def pulse(self, every: float, work: Callable[[float], None]) -> None:
-        """Call `work(now)` again and again."""
-
-        def beat() -> None:
-            work(time.monotonic())
-            self.loop.later(every, beat)
-
-        self.loop.later(every, beat)
 
     # -- in trap's place --
 
