@@ -12,7 +12,8 @@ import struct
 from sidestage.trap import kernel
 
 PASSED_ON = (
-    signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGALRM,
+    signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+    signal.SIGTSTP, signal.SIGCONT,
 )  # fmt: skip
 _INFO = struct.Struct("=Iii116x")  # struct signalfd_siginfo: number, errno, code
 _READ_AT_ONCE = 16
