@@ -220,3 +220,49 @@ def test_without_a_target_there_is_a_choice_on_the_terminal(cluster: Cluster, cl
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     finally:
         os.close(fd)
+
+
+CRD = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: rollouts.argoproj.io, annotations: {api-approved.kubernetes.io: unapproved}}
+spec:
+  group: argoproj.io
+  scope: Namespaced
+  names: {kind: Rollout, plural: rollouts}
+  versions:
+  - name: v1alpha1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+"""
+
+
+def test_a_rollout_of_argo(cluster: Cluster, client: Api) -> None:
+    """Its own selector, or that of the deployment it refers to; without Argo, whose pods would be like those of `deploy`."""
+    cluster.kubectl("apply", "-f", "-", stdin=CRD)
+    try:
+        cluster.kubectl("wait", "--for=condition=Established", "crd/rollouts.argoproj.io", "--timeout=30s")
+        selector = {"selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["deploy"]}]}}
+        reference = {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "deploy"}}
+        for name, spec, status in (("own", selector, {"readyReplicas": 3}), ("other", reference, {"selector": "app=deploy"})):
+            item = {
+                "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": name}, "spec": spec, "status": status,
+            }  # fmt: skip
+            eventually("the new kind", lambda item=item: applied(cluster, client.namespace, item))  # type: ignore[misc]
+            assert len(find(client, f"rollout/{name}").replicas) == 3
+        with pytest.raises(ClusterError, match="no rollout 'owm'") as caught:
+            find(client, "rollout/owm")
+        assert "rollout/own" in caught.value.cure
+        assert ls(cluster, "-n", client.namespace, "-t", "rollout") == "rollout/own\n"
+    finally:
+        cluster.kubectl("delete", "crd", "rollouts.argoproj.io")
+
+
+def applied(cluster: Cluster, namespace: str, item: dict[str, Any]) -> bool:
+    """The API server serves a new kind a moment after it is established."""
+    try:
+        cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(item))
+    except AssertionError:
+        return False
+    return True

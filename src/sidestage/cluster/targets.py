@@ -16,7 +16,7 @@ from sidestage.cluster.pods import Pod, PodTarget
 from sidestage.targets.spec import TargetSpec
 
 PAGE = 250  # objects in one answer of a list
-MAX_PAGES = 40  # of a list of names to suggest from, or of pods of one workload
+MAX_PAGES = 400  # of a list of names to suggest from, or of pods of one workload
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
