@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from sidestage.cluster import kubeconfig, permissions
-from sidestage.cluster.api import Api, ApiError, ClusterError, connect
+from sidestage.cluster.api import Api, ApiError, ClusterError
+from sidestage.cluster.connect import connect
 from sidestage.cluster.kinds import KINDS
 from sidestage.cluster.targets import resolve
 from sidestage.targets.spec import parse

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from sidestage.cluster import permissions
-from sidestage.cluster.api import connect
+from sidestage.cluster.connect import connect
 from tests.cluster.plug import command, environ, plugged
 from tests.testkit.cluster import Cluster, eventually
 

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from sidestage.cluster import listing, targets
-from sidestage.cluster.api import Api, ClusterError, connect
+from sidestage.cluster.api import Api, ClusterError
+from sidestage.cluster.connect import connect
 from sidestage.cluster.targets import Resolved
 from sidestage.targets.spec import parse
 from tests.testkit.cluster import WORKLOADS, Cluster, eventually

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def api(config: Config) -> Api:
     """The cluster that the configuration names. Raises TargetError."""
-    from sidestage.cluster.api import connect
+    from sidestage.cluster.connect import connect
 
     found = connect(
         config.kubeconfig, config.kube_context, config.target.namespace, config.accept_invalid_certificates, config.use_kubectl

@@ -18,20 +18,20 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from sidestage import __version__
 from sidestage.cluster import dial, http, tls
 from sidestage.cluster.auth import Credentials
-from sidestage.cluster.errors import ApiError, ClusterError, UnknownLogin, from_status, text_of
-from sidestage.cluster.kubeconfig import Access, Cluster, load
+from sidestage.cluster.errors import ApiError, ClusterError, from_status, unreachable
+from sidestage.cluster.kubeconfig import Access
 
 if TYPE_CHECKING:
     from sidestage.cluster.kubectl import Proxy
 
-__all__ = ["Api", "ApiError", "ClusterError", "Upgraded", "connect", "path_of"]
+__all__ = ["Api", "ApiError", "ClusterError", "Upgraded", "path_of"]
 
 TIMEOUT = 30.0  # seconds for a whole answer
 RETRIES = 3  # of a request that the API server puts off
@@ -64,7 +64,7 @@ class Api:
         self.warnings: list[str] = []  # of the last request's answer: deprecations, and what Pod Security thinks of a Job
         self._lock = threading.RLock()
         self._idle: http.Http | None = None
-        self._behind: Proxy | None = None  # what we go through, and end
+        self.behind: Proxy | None = None  # what we go through, and end
 
     def log_in(self) -> None:
         """Have credentials before the first request: a plugin may ask questions. Raises ClusterError."""
@@ -160,9 +160,9 @@ class Api:
             if self._idle:
                 self._idle.close()
             self._idle = None
-            if self._behind:
-                self._behind.close()
-            self._behind = None
+            if self.behind:
+                self.behind.close()
+            self.behind = None
 
     def _target(self, path: str, query: str) -> str:
         return f"{self._server.path}{path}" + (f"?{query}" if query else "")
@@ -250,50 +250,7 @@ class Api:
         return self._tls[1]
 
     def _unreachable(self, error: OSError) -> ClusterError:
-        where = f"the API server {self._server.address} ({self.access})"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return ClusterError(
-                f"{where} has a certificate that is not to be trusted: {error.verify_message}",
-                "correct certificate-authority or tls-server-name in the kubeconfig; a VPN or proxy may stand between",
-            )
-        if isinstance(error, ssl.SSLError):
-            cure = "check server and client certificate in the kubeconfig"
-            return ClusterError(f"TLS with {where} failed: {text_of(error)}", cure)
-        if isinstance(error, socket.gaierror):
-            cure = "check network and VPN, and the kubeconfig's server"
-            return ClusterError(f"the name of {where} is unknown: {text_of(error)}", cure)
-        return ClusterError(f"can't reach {where}: {text_of(error)}", "check network and VPN; does `kubectl version` work?")
-
-
-def connect(
-    kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None, insecure: bool | None = None,
-    kubectl: bool = False,
-) -> Api:  # fmt: skip
-    """A client for a context of the kubeconfig, as kubectl would choose it. Raises ClusterError.
-
-    `insecure` accepts any certificate of the server, or none of those that the kubeconfig would; None leaves it to the kubeconfig.
-    With `kubectl`, or where the kubeconfig's way to log in is not ours, kubectl logs in and all goes through it.
-    """
-    access = load(kubeconfig or None, context or None, namespace or None)
-    if insecure is not None and insecure != access.cluster.insecure:
-        cluster = replace(access.cluster, ca_data=b"", ca_file="") if insecure else access.cluster
-        access = replace(access, cluster=replace(cluster, insecure=insecure))
-    note = ""
-    if not kubectl:
-        try:
-            return Api(access)
-        except UnknownLogin as error:
-            note = f"kubectl logs in: {error.cause}"
-            unknown = error
-    from sidestage.cluster.kubectl import Proxy
-
-    try:
-        proxy = Proxy(kubeconfig or "", access)
-    except ClusterError as error:
-        raise ClusterError(f"{unknown.cause}; {error.cause}", unknown.cure) if note else error from error
-    api = Api(replace(access, cluster=Cluster("http://localhost", socket=proxy.path), user={}))
-    api._behind, api.notes = proxy, [note] if note else []
-    return api
+        return unreachable(error, f"the API server {self._server.address} ({self.access})")
 
 
 def path_of(*parts: str) -> str:

@@ -54,6 +54,25 @@ def _cure(status: int) -> str:
     return "run again with --debug to see the request"
 
 
+def unreachable(error: OSError, where: str) -> ClusterError:
+    """No answer from `where`, and why."""
+    import socket
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ClusterError(
+            f"{where} has a certificate that is not to be trusted: {error.verify_message}",
+            "correct certificate-authority or tls-server-name in the kubeconfig; a VPN or proxy may stand between",
+        )
+    if isinstance(error, ssl.SSLError):
+        cure = "check server and client certificate in the kubeconfig"
+        return ClusterError(f"TLS with {where} failed: {text_of(error)}", cure)
+    if isinstance(error, socket.gaierror):
+        cure = "check network and VPN, and the kubeconfig's server"
+        return ClusterError(f"the name of {where} is unknown: {text_of(error)}", cure)
+    return ClusterError(f"can't reach {where}: {text_of(error)}", "check network and VPN; does `kubectl version` work?")
+
+
 def text_of(error: OSError) -> str:
     """The words of an OSError; those of ssl, getaddrinfo and of time-outs have no errno to look up."""
     return error.strerror or (os.strerror(error.errno) if error.errno else "") or str(error) or type(error).__name__

@@ -20,8 +20,9 @@ from typing import Any
 
 from sidestage.agent import payload
 from sidestage.cluster import launch, ready
-from sidestage.cluster.api import Api, Upgraded, connect
+from sidestage.cluster.api import Api, Upgraded
 from sidestage.cluster.channels import Channels, Command
+from sidestage.cluster.connect import connect
 from sidestage.cluster.errors import ApiError, ClusterError
 from sidestage.cluster.launch import Cancelled, Created, Over
 from sidestage.cluster.plan import Plan
