@@ -100,6 +100,10 @@ def _verb(argv: list[str]) -> int:
         from sidestage.cli import record
 
         return record.record(rest) if verb == "record" else record.replay(rest)
+    if verb == "ext":
+        from sidestage.cli import ext
+
+        return ext.main(rest)
     if verb == "ui":
         from sidestage.cli import ui
 

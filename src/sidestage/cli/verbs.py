@@ -15,6 +15,7 @@ VERBS = {
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
+    "ext": "for editors: what to put before a program's command line",
     "completion": "completion for bash, zsh or fish",
     "demo": "a small staging on this machine, to see it work",
 }
