@@ -61,7 +61,7 @@ def test_values_that_were_given() -> None:
 @pytest.mark.parametrize(
     "text, some",
     [
-        ("sidestage ex", ["exec"]), ("sidestage exec --no-o", ["--no-outgoing"]), ("sidestage exec -t dep", ["deployment/"]),
+        ("sidestage ex", ["exec", "ext"]), ("sidestage exec --no-o", ["--no-outgoing"]), ("sidestage exec -t dep", ["deployment/"]),
         ("sidestage exec -t ta", ["targetless"]), ("sidestage exec --fs-mode r", ["read"]),
         ("sidestage ls -t st", ["statefulset"]), ("sidestage completion z", ["zsh"]), ("sidestage exec -f ", []),
         ("sidestage nonsense ", []),
