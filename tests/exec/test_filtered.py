@@ -70,3 +70,30 @@ def test_a_filter_that_can_not_be_read_starts_nothing(staging: Target) -> None:
     result = staging.plugged(["true"], flags=["--http-header-filter", "("])
     assert result.code != 0
     assert "http_filter.header_filter: not a regular expression" in result.err
+
+
+STEALER = LISTENER.replace('"Content-Length", "0"); self.end_headers()', '"Content-Length", "6"); self.end_headers(); ANSWER')
+STEALER = STEALER.replace("ANSWER", 'self.wfile.write(b"local\\n")')
+
+
+def test_a_session_takes_its_requests_of_one_connection(staging: Target) -> None:
+    """curl asks for all over one connection."""
+    process = subprocess.Popen(
+        staging.command(["python3", "-c", STEALER], ["--steal", "--http-header-filter", "^x-user: me$"]),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    url = f"http://{SERVICE}:8080/a"
+    mine, others = ["-H", "X-User: me", url], ["-H", "X-User: you", url]
+    try:
+        wait_for("the redirect", lambda: staging.native(["curl", "-sS", "-m", "5", *mine]).out == "local\n", 30)
+        turns = [mine, others, others, mine, mine, others]
+        asked = [part for number, turn in enumerate(turns) for part in (["--next", "-sS", "-m", "5"] if number else []) + turn]
+        told = staging.native(["curl", "-sS", "-m", "5", *asked])
+        assert told.out.splitlines() == ["local", "staging /a", "staging /a", "local", "local", "staging /a"], told
+        probe = staging.native(["curl", "-sS", "-m", "5", "-A", "kube-probe/1.33", *mine])
+        assert probe.out == "staging /a\n"
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert staging.native(["curl", "-sS", "-m", "5", *mine]).out == "staging /a\n"

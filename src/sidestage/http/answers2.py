@@ -47,8 +47,10 @@ class Answers(Wires):
         self._window = self._pod_window = http2.WINDOW
         self._settings = {http2.ENABLE_PUSH: 0}  # what a session's program is told of the client
         self._size = http2.SIZE  # bytes of a frame that the client takes
-        self._shrink: List[int] = []  # sizes of the client's decoder's table that its next block must begin with
-        self._shrink_next: List[int] = []  # and those that POD has yet to acknowledge
+        self._shrink: List[int] = []  # sizes of the client's decoder's table; its next block must begin with the smallest
+        # The table's size in each of the client's SETTINGS that POD has yet to acknowledge, and the other way round
+        self._unacked: Deque[int] = deque()
+        self._pod_unacked: Deque[int] = deque()
         self._waiting: Deque[Down] = deque()
         self._queued = 0  # bytes of requests in streams' queues
         self._balance = 0  # streams taken back less those completed
@@ -134,8 +136,11 @@ class Answers(Wires):
             self._pod_goes(frame)
         elif known:
             if kind == SETTINGS and frame.flags & ACK:
-                self._shrink, self._shrink_next = self._shrink_next, []
+                size = self._unacked.popleft() if self._unacked else TABLE
+                if size < TABLE:
+                    self._shrink.append(size)
             elif kind == SETTINGS:
+                self._pod_unacked.append(table_size(frame.payload))
                 self._read_settings(pod, frame.payload)
             self._out.append(Send(CLIENT, frame.to(cid)))
 
@@ -267,7 +272,7 @@ class Answers(Wires):
 
     def _tell_fields(self, leg: Leg, stream: Stream, fields: List[Field], end: bool) -> None:
         shrink, self._shrink = self._shrink, []
-        self._tell(leg, http2.headers(stream.cid, fields, end, self._size, shrink), stream.cid)
+        self._tell(leg, http2.headers(stream.cid, fields, end, self._size, [min(shrink)] if shrink else []), stream.cid)
         if end:
             self._answered(stream)
 
@@ -389,3 +394,7 @@ class Answers(Wires):
         self._streams.clear()
         self._over = True
         self.done = self._client_ended
+
+
+def table_size(payload: bytes) -> int:
+    return dict(http2.read_settings(payload)).get(http2.TABLE_SIZE, TABLE)

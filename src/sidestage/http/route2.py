@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import List, Optional
 
 from sidestage.http import http2
-from sidestage.http.answers2 import Answers
+from sidestage.http.answers2 import Answers, table_size
 from sidestage.http.hpack import TABLE, HpackError
 from sidestage.http.http2 import (
     DATA,
@@ -91,13 +91,16 @@ class Http2(Answers):
         elif self._raw or frame.stream == 0:
             if kind == SETTINGS and not frame.flags & http2.ACK:
                 self._client_settings(frame.payload)
+            elif kind == SETTINGS and self._pod_unacked:
+                size = self._pod_unacked.popleft()
+                if size < TABLE and not self._raw:
+                    self._pod.updates.append(size)
             self._out.append(Send(POD, frame.raw))
 
     def _client_settings(self, payload: bytes) -> None:
+        self._unacked.append(table_size(payload))
         for key, value in http2.read_settings(payload):
-            if key == http2.TABLE_SIZE:
-                self._shrink_next = [value] if value < TABLE else []
-            elif key in (http2.INITIAL_WINDOW, http2.FRAME_SIZE, http2.LIST_SIZE):
+            if key in (http2.INITIAL_WINDOW, http2.FRAME_SIZE, http2.LIST_SIZE):
                 self._settings[key] = value
                 if key == http2.FRAME_SIZE:
                     self._size = min(max(value, http2.SIZE), http2.MAX_FRAME)
@@ -175,7 +178,6 @@ class Http2(Answers):
 
     def _connect(self, target: int) -> Leg:
         leg = self._legs[target] = Leg(target)
-        leg.splitter.limit = http2.MAX_FRAME  # data is cut for the client anyway
         self._ensure(target)
         grant = http2.window_update(0, LEG_WINDOW - http2.WINDOW)
         self._out.append(Send(target, PREFACE + http2.settings(self._settings) + grant))

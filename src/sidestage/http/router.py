@@ -54,8 +54,9 @@ class Router:
                     self._out.append(Timer(0))
                 self._route, self._first = Http2(self._rules, self._out), None
                 self._route.client(first)
-                if self._early:
-                    self._route.peer(POD, self._early)
+                early, self._early = self._early, b""
+                if early:
+                    self._route.peer(POD, early)
                 return self._orders()
             self._first = first
             self._decide()
@@ -120,8 +121,9 @@ class Router:
         first, self._first = self._first, None
         if first is None:
             return
-        if self._early:
-            self._route.surrender(first, self._early, ended)
+        early, self._early = self._early, b""
+        if early:
+            self._route.surrender(first, early, ended)
         elif first:
             self._route.client(first)
 

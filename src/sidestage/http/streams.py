@@ -6,7 +6,7 @@ from collections import deque
 from typing import Deque, Dict, List, NamedTuple, Optional
 
 from sidestage.http.hpack import Decoder, Field
-from sidestage.http.http2 import SIZE, WINDOW, Blocks, Splitter
+from sidestage.http.http2 import MAX_FRAME, SIZE, WINDOW, Blocks, Splitter
 from sidestage.http.orders import REPLAY
 
 MAX_LATE = 100  # streams that may still be answered after they were taken back
@@ -31,6 +31,7 @@ class Leg:
         self.updates: List[int] = []  # sizes of its decoder's table that it has yet to be told
         self.streams: Dict[int, Stream] = {}
         self.splitter, self.blocks, self.decoder = Splitter(), Blocks(), Decoder()
+        self.splitter.limit = MAX_FRAME  # the client knows what it has allowed
         self.greeted = self.draining = False
         self.late: Dict[int, int] = {}  # the client's numbers of some streams that it took back
         self.unread = 0  # answers to its PINGs and SETTINGS while it reads nothing
@@ -41,8 +42,9 @@ class Leg:
         return self.last
 
     def take_updates(self) -> List[int]:
+        """The smallest of them: what we write needs no table."""
         updates, self.updates = self.updates, []
-        return updates if len(updates) < 3 else [min(updates), updates[-1]]
+        return [min(updates)] if updates else []
 
 
     def remember(self, stream: "Stream") -> None:
