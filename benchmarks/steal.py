@@ -50,13 +50,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./run bench --steal", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--connections", type=int, nargs="*", default=CONNECTIONS)
     given = parser.parse_args()
     print(HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="sidestage-bench-") as name, target(Path(name)) as staging:
         binary = Path(name) / "http"
         subprocess.run(["gcc", "-O2", "-Wall", "-o", binary, HERE / "http.c"], check=True)
         with server(staging, binary):
-            for connections in CONNECTIONS:
+            for connections in given.connections:
                 runs: dict[str, list[tuple[float, ...]]] = {variant: [] for variant in VARIANTS}
                 for _ in range(given.rounds):
                     for variant, spec in VARIANTS.items():

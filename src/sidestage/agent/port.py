@@ -26,7 +26,8 @@ from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop, Timer
 
 ROUND = 64  # connections accepted a wake-up
-PAUSE = 0.1  # seconds without accepting when descriptors have run out
+PAUSE = 0.1  # seconds without accepting when descriptors have run out or there are too many connections
+MAX_CLIENTS = 16384  # connections of one port at once
 CHECK = 0.25  # seconds between looks whether all has drained
 GRACE = 1.5  # seconds in which a handshake that was redirected may still end: one retransmission (RFC 6298 2.1)
 IDLE = 5.0  # seconds without bytes after which a drained keep-alive connection is ended, as servers do
@@ -187,6 +188,9 @@ class Port:
     def _acceptor(self, listener: socket.socket) -> Callable[[int], None]:
         def accept(_events: int) -> None:
             for _ in range(ROUND):
+                if len(self._clients) >= MAX_CLIENTS:
+                    self._pause(listener, accept)
+                    return
                 try:
                     sock, peer = listener.accept()
                 except (BlockingIOError, ConnectionAbortedError):
@@ -204,7 +208,7 @@ class Port:
         return accept
 
     def _pause(self, listener: socket.socket, accept: Callable[[int], None]) -> None:
-        """They wait in the backlog until descriptors are free again."""
+        """They wait in the backlog until there is room again."""
         self.loop.unwatch(listener.fileno())
 
         def again() -> None:
