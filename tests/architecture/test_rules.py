@@ -27,6 +27,7 @@ ALLOWED = {
     "exchange": ({"http"}, "reads what passes by, and decides nothing"),
     "record": ({"exchange", "protocol", "stream", "targets"}, "stands where an agent does, and needs no session"),
     "ui": ({"session"}, "shows what a session tells, and has no other way to it"),
+    "up": ({"config", "session", "stream"}, "runs several, and knows nothing of what plugs one in"),
     "session": (
         {"exchange", "record", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"},
         "is driven by cli, not the reverse",

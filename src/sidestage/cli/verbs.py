@@ -12,6 +12,7 @@ VERBS = {
     "replay": "run a command against a recording, with no target at all",
     "dump": "the target's traffic, live, or as a file for Wireshark or a browser",
     "diagnose": "how fast a target can be worked with from here, and what limits that",
+    "up": "several services at once, from one file",
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
@@ -21,4 +22,4 @@ VERBS = {
 }
 
 # Verbs that run in a module of their own, with `parser()` and `main(argv)`
-MODULES = {"port-forward": "forward", "dump": "dump", "diagnose": "diagnose"}
+MODULES = {"port-forward": "forward", "dump": "dump", "diagnose": "diagnose", "up": "up"}

@@ -7,11 +7,10 @@ One process, no trap and no broker; so it needs no seccomp. It runs until a sign
 from __future__ import annotations
 
 import os
-import select
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sidestage.session import interrupts
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Handler
 from sidestage.session.feed import Feed
@@ -21,7 +20,6 @@ from sidestage.stream.loop import Loop
 from sidestage.targets.plug import Plug
 
 BEGIN_TIMEOUT = 20.0  # seconds for an agent that has said READY to say who it is
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Lost(Exception):
@@ -71,25 +69,14 @@ class Bare:
 
     def run(self) -> None:
         """Until `stop`, or SIGINT and its like; `signal` says which. Raises Lost."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-        def came(_events: int) -> None:
-            self.signal = os.read(reader, 64)[0]
+        def came(number: int) -> None:
+            self.signal = number
             self.loop.stop()
 
-        self.loop.watch(reader, select.EPOLLIN, came)
-        before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-        wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        try:
+        with interrupts.heard(self.loop, came):
             if self._why is None:
                 self.loop.run()
-        finally:
-            signal.set_wakeup_fd(wakeup)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self.loop.unwatch(reader)
-            os.close(reader)
-            os.close(writer)
         if self._why is not None:
             raise Lost(self._why)
 

@@ -1,0 +1,1 @@
+"""`sidestage up`: several services at once, from one file."""
