@@ -13,13 +13,15 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from sidestage.cluster.tls import of_others
+
 T = TypeVar("T")
 PIECE = 64 << 10  # bytes held each way
 
 
 def bridge(sock: socket.socket, name: str, prepare: Callable[[socket.socket], None]) -> socket.socket:
     """Our end of a TLS connection over `sock`; `prepare` speaks on it first. Raises OSError."""
-    outer = ssl.create_default_context().wrap_socket(sock, server_hostname=name)
+    outer = of_others().wrap_socket(sock, server_hostname=name)
     try:
         prepare(outer)
         ours, theirs = socket.socketpair()

@@ -19,7 +19,7 @@ from sidestage.cluster.dial import Url, dial, proxy_for, url
 from sidestage.cluster.errors import ClusterError, text_of
 from sidestage.cluster.http import Http, whole
 from sidestage.cluster.kubeconfig import Access, data, text
-from sidestage.cluster.tls import Certificate
+from sidestage.cluster.tls import Certificate, of_others
 
 EARLY = 10.0  # seconds before it expires that an id-token is renewed, as client-go
 TIMEOUT = 30.0
@@ -99,7 +99,7 @@ class Oidc:
         pem = data(self._config, "idp-certificate-authority-data", f"user of {self._access}")
         path = text(self._config, "idp-certificate-authority")
         try:
-            return ssl.create_default_context(cadata=pem.decode() if pem else None, cafile=path if path and not pem else None)
+            return of_others(pem.decode("latin-1"), path)
         except OSError as error:
             raise self._failed(f"idp-certificate-authority can't be used: {text_of(error)}") from error
 

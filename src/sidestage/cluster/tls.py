@@ -20,12 +20,8 @@ class Certificate:
 
 
 def context(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLContext:
-    """Raises ClusterError."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Python 3.13 asks for extensions that many clusters' own authorities lack; Go does not, and trusts an intermediate as root.
-    tls.verify_flags = (tls.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
-    tls.hostname_checks_common_name = False
+    """To the API server. Raises ClusterError."""
+    tls = bare()
     if cluster.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
@@ -35,6 +31,26 @@ def context(cluster: Cluster, certificate: Certificate | None) -> ssl.SSLContext
         tls.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if certificate:
         _present(tls, certificate)
+    return tls
+
+
+def bare() -> ssl.SSLContext:
+    """A client's, that trusts nobody yet."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Python 3.13 asks for extensions that many clusters' own authorities lack; Go does not, and trusts an intermediate as root.
+    tls.verify_flags = (tls.verify_flags & ~ssl.VERIFY_X509_STRICT) | ssl.VERIFY_X509_PARTIAL_CHAIN
+    tls.hostname_checks_common_name = False
+    return tls
+
+
+def of_others(pem: str = "", path: str = "") -> ssl.SSLContext:
+    """To proxies and identity providers: with their own authority, or the system's. Raises OSError."""
+    tls = bare()
+    if pem or path:
+        tls.load_verify_locations(cafile=path if path and not pem else None, cadata=pem or None)
+    else:
+        tls.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return tls
 
 

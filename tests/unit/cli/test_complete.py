@@ -22,6 +22,9 @@ from tests.testkit.apiserver import Request, serving
 from sidestage.cli import complete
 from sidestage.targets.spec import TargetError
 
+# The server of these tests has threads, and Python 3.12 warns of fork(2) beside them; sidestage itself has none there.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
