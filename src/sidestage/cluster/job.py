@@ -17,7 +17,7 @@ from sidestage.config.schema import Agent
 
 IMAGE = "docker.io/library/python:3.13-slim"
 CONTAINER = "agent"
-PATIENCE = 60  # seconds that the container waits for its agent
+PATIENCE = 20  # seconds that the container waits for its agent: whoever made it may have been killed
 DEADLINE = 24 * 3600  # seconds of the longest life of one agent; the session gets another one then
 GRACE = 10  # seconds for the agent to undo what it did when the pod is deleted
 SESSION = "sidestage.dev/session"  # the label by which all of a session is found

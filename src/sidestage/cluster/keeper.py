@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,7 @@ class Keeper:
         self._relays: set[Relay] = set()
         self._control: Command | None = None  # of the present agent
         self._number = 0
+        self._cancelled = threading.Event()  # of all that is being started
         self._created = Created(0)
         self._replicas = Replicas(self)
         self._others: list[Channels] = []  # streams of agents beside replicas
@@ -173,7 +175,7 @@ class Keeper:
 
     def fresh(self) -> Created:
         self._number += 1
-        return Created(self._number)
+        return Created(self._number, cancelled=self._cancelled)
 
     def later(self, seconds: float, fn: Callable[[], None]) -> None:
         self._loop.later(seconds, lambda: None if self._ending else fn())
@@ -249,7 +251,7 @@ class Keeper:
         if not data:
             self._loop.unwatch(self._sock.fileno())
             self._ending = True
-            self._created.cancelled.set()
+            self._cancelled.set()
             self._end_if_done()
             return
         message = json.loads(data)

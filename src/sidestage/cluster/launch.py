@@ -88,7 +88,6 @@ def _start(api: Api, plan: Plan, created: Created, spec: TargetSpec, say: Say, g
         if chosen.container_id == gone:
             raise ClusterError(f"{chosen} has ended and is not back yet", "see why it ends")
         notes += beside(api, plan, created, chosen, say)
-    created.check()
     say("phase", "starting the agent")
     return *run_agent(api, plan, created), notes
 
@@ -114,6 +113,7 @@ def beside(api: Api, plan: Plan, created: Created, chosen: PodTarget, say: Say) 
 
 def run_agent(api: Api, plan: Plan, created: Created) -> tuple[Upgraded, Stream]:
     """exec an agent in its container, which runs."""
+    created.check()
     args: dict[str, Any] = {"session": plan.session, "agent": created.number, "bulk": created.bulk, **plan.limits}
     args["max_data"] = EXEC_MAX_DATA
     if created.chosen:
