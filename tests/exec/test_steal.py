@@ -202,3 +202,23 @@ def test_only_matching_requests_are_taken(staging: Target, tmp_path: Path) -> No
         for _ in range(3):  # on one connection, kept alive
             got = staging.native(["curl", "-sS", "--interface", CLIENT, *urls]).out.splitlines()
             assert [line.split()[0] for line in got] == ["staging", "local", "staging"]
+
+
+def test_in_the_target_s_own_network_there_is_no_loop(staging: Target) -> None:
+    """Plugged in from the same network namespace, with the program on the very port that is redirected."""
+    inside = ["nsenter", "-t", str(staging.pid), "--net", "--"]
+    process = subprocess.Popen(
+        [*inside, *staging.command(["python3", "-c", TALK], ["--steal"])], stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    try:
+        wait_for("the redirect", lambda: "tcp dport 7000" in staging.rules())
+        for address in (DEPENDENCY, "127.0.0.1"):
+            with staging.connect((address, 7000)) as client:
+                assert client.recv(99) == b"220 hello\n"
+                client.sendall(b"words")
+                assert client.recv(99) == b"WORDS"
+    finally:
+        process.terminate()
+        process.wait(10)
+        wait_for("the end of the rules", lambda: "sidestage" not in staging.rules())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import select
 import socket
 import time
@@ -51,6 +52,8 @@ class Claim:
         self.down = "502" if args.get("down") == "502" else "pass"
         self.probes = bool(args.get("probes"))
         self.flush = bool(args.get("flush"))
+        # Where the session's program listens, if that is in this very network: such connections are on their way to it.
+        self.real = {(host, port) for host, port in args.get("real", [])} if args.get("network") == _network() else set()
         self.answering = True  # False while the session leaves a connection unanswered
         self.rule: Any = None
         self.noted: Set[str] = set()
@@ -231,7 +234,9 @@ class Port:
             return
         client = Client(self, sock, peer, local, self._ended)
         self._clients[id(client)] = client
-        if self.rules:
+        if any(tuple(local[:2]) in claim.real for claim in self.claims):
+            self._pass(client)
+        elif self.rules:
             from sidestage.agent.routed import Routed
             from sidestage.http.router import Router
 
@@ -240,9 +245,12 @@ class Port:
             claim = self.claims[0]
             Whole(self, client, claim.number, claim.down, not claim.probes)
         else:
-            pod = self.to_pod(None, client)
-            client.leg.start()
-            client.passage = Spliced(client.leg, pod)
+            self._pass(client)
+
+    def _pass(self, client: Client) -> None:
+        pod = self.to_pod(None, client)
+        client.leg.start()
+        client.passage = Spliced(client.leg, pod)
 
     def _ended(self, client: Client) -> None:
         self._clients.pop(id(client), None)
@@ -272,6 +280,12 @@ class Port:
             if number in (0, claim.number) and text not in claim.noted and len(claim.noted) < MAX_NOTES:
                 claim.noted.add(text)
                 claim.links.control.event("warning", {"text": f"port {self.port}: {text}"})
+
+
+def _network() -> List[int]:
+    """Identifies the network namespace that we are in."""
+    place = os.stat("/proc/thread-self/ns/net")
+    return [place.st_dev, place.st_ino]
 
 
 def forget(port: int, listener: int) -> None:

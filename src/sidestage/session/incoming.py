@@ -61,6 +61,10 @@ class Incoming:
 
         claim = self._claim(port)
         if self._rules.mode == "steal":
+            network = os.stat("/proc/self/ns/net")
+            known = self._listeners.get(port, {}).values()
+            real = {*known, *((host, at) for _, at in known for host in _WILDCARDS.values())}
+            claim |= {"network": [network.st_dev, network.st_ino], "real": [list(each) for each in real]}
             claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
                      "on_conflict": self._rules.on_conflict}  # fmt: skip
         return claim, done
