@@ -39,7 +39,7 @@ from tests.testkit.http_servers import lacking, running
 from tests.testkit.http_shell import Shell
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason="servers to compare with are not here")
-SILENCE, PATIENCE = 1.0, 5.0
+SILENCE, PATIENCE = 1.0, 3.0
 START = PREFACE + settings({http2.INITIAL_WINDOW: 1 << 20}) + window_update(0, 1 << 24)
 VARIES = {b"date", b"last-modified", b"etag"}
 

@@ -65,6 +65,9 @@ import (
 )
 
 func tell(w http.ResponseWriter, r *http.Request) {
+	if len(os.Args) > 3 {
+		w.Header().Set("Server", os.Args[3])
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		http.Error(w, "body: "+err.Error(), 400)
@@ -167,6 +170,13 @@ def _free(count: int) -> list[int]:
     return ports
 
 
+def go_server(folder: Path) -> str:
+    """The program; its arguments are two ports, of HTTP/1 and of HTTP/2."""
+    (folder / "main.go").write_text(GO)
+    subprocess.run(["go", "build", "-o", str(folder / "server"), str(folder / "main.go")], check=True, cwd=folder)
+    return str(folder / "server")
+
+
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, int]]:
     """Ports by name; `node2`, `go2` and `nginx2` speak HTTP/2 only."""
@@ -174,10 +184,9 @@ def running(folder: Path) -> Iterator[dict[str, int]]:
     ports = dict(zip(names, _free(len(names)), strict=True))
     (folder / "app.py").write_text(UVICORN)
     (folder / "server.js").write_text(NODE)
-    (folder / "main.go").write_text(GO)
     (folder / "file").write_text("a file\n" * 1000)
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, one=ports["nginx"], two=ports["nginx2"], big="x" * 3000))
-    subprocess.run(["go", "build", "-o", str(folder / "server"), str(folder / "main.go")], check=True, cwd=folder)
+    go_server(folder)
     path = os.environ["PATH"] + ":/usr/sbin"
     commands = [
         [shutil.which("nginx", path=path) or "nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)],
