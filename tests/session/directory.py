@@ -62,8 +62,10 @@ class DirectoryLink:
     def _read(self, handle: int, offset: int, size: int) -> tuple[dict[str, Any], bytes]:
         return {}, os.pread(self.handles[handle][0], size, offset)
 
-    def _readdir(self, handle: int) -> tuple[dict[str, Any], bytes]:
-        entries = self.handles[handle][1]
+    def _readdir(self, handle: int, again: bool = False) -> tuple[dict[str, Any], bytes]:
+        fd, entries = self.handles[handle]
+        if again:
+            entries[:] = [[n.name, n.inode(), 4 if n.is_dir() else 8] for n in os.scandir(fd)]
         batch = entries[:BATCH]
         del entries[:BATCH]
         return {"entries": batch}, b""

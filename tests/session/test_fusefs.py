@@ -82,7 +82,7 @@ class _Server:
         if what == "open":
             self.files.open(args[0], args[1], lambda *answer: self._tell(answer))
         elif what == "state":
-            self._tell([self.link.calls, len(self.link.handles), len(self.files._nodes)])
+            self._tell([self.link.calls, len(self.link.handles), len(self.files.nodes)])
         elif what == "root":
             self.link._root = Path(args[0])
             self._tell(None)

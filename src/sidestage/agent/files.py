@@ -1,7 +1,6 @@
-"""The target's files, read only: every path is walked by the kernel below the target's root, and no link leads out of it.
-
-openat2(2) with RESOLVE_IN_ROOT treats `/` and `..` as chroot would; magic links of /proc are refused. Only regular files
-and directories are opened: a FIFO or a device would wait for somebody, or do something.
+"""The target's files, for reading; changes.py changes them. Every path is walked by the kernel below the target's root, and no
+link leads out of it: openat2(2) with RESOLVE_IN_ROOT treats `/` and `..` as chroot would; magic links of /proc are refused. Only
+regular files and directories are opened: a FIFO or a device would wait for somebody, or do something.
 """
 
 from __future__ import annotations
@@ -35,8 +34,9 @@ class Files:
         self._listings: Dict[int, Any] = {}  # what os.scandir returns
         self._next = (agent << 32) + 1
 
-    def _walk(self, path: str, flags: int) -> int:
-        how = _HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    def walk(self, path: str, flags: int, mode: int = 0) -> int:
+        """A descriptor, ours to close."""
+        how = _HOW.pack(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
         if self._root < 0:
             raise OSError(errno.EACCES, "the target's files can't be had by this agent")
         error = errno.EAGAIN
@@ -51,13 +51,13 @@ class Files:
 
     def find(self, path: str) -> int:
         """An O_PATH descriptor of what `path` names, ours to close."""
-        return self._walk(path, os.O_PATH)
+        return self.walk(path, os.O_PATH)
 
     def open(self, path: str, follow: bool = True) -> Tuple[Dict[str, object], bytes]:
         """`{stat, handle, eof}` and the first bytes; handle 0 when they are all."""
         extra = 0 if follow else os.O_NOFOLLOW
         # The type must be known before the open: to open a FIFO or a device is to act on it.
-        probe = self._walk(path, os.O_PATH | extra)
+        probe = self.walk(path, os.O_PATH | extra)
         try:
             info = os.fstat(probe)
             if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode)):
@@ -74,12 +74,12 @@ class Files:
                 # Files of /proc say size 0 and are longer: only a read of nothing tells their end.
                 eof = len(data) < FIRST and (len(data) >= info.st_size > 0 or not os.pread(fd, 1, len(data)))
             keep = not eof
-            return {"stat": _stat(info), "handle": self._keep(fd) if keep else 0, "eof": eof}, data
+            return {"stat": stat_of(info), "handle": self.keep(fd) if keep else 0, "eof": eof}, data
         finally:
             if not keep:
                 os.close(fd)
 
-    def _keep(self, fd: int) -> int:
+    def keep(self, fd: int) -> int:
         if len(self._handles) >= MAX_HANDLES:
             raise OSError(errno.ENFILE, "too many open files")
         handle, self._next = self._next, self._next + 1
@@ -87,12 +87,14 @@ class Files:
         return handle
 
     def read(self, handle: int, offset: int, size: int) -> bytes:
-        return os.pread(self._fd(handle), min(size, MAX_READ), offset)
+        return os.pread(self.fd(handle), min(size, MAX_READ), offset)
 
-    def readdir(self, handle: int) -> List[Tuple[str, int, int]]:
-        """The next (name, inode, d_type as of readdir(3)), without `.` and `..`; none at the end."""
+    def readdir(self, handle: int, again: bool = False) -> List[Tuple[str, int, int]]:
+        """The next (name, inode, d_type as of readdir(3)), without `.` and `..`; none at the end. `again`: from the beginning."""
+        if again and handle in self._listings:
+            self._listings.pop(handle).close()  # rewinds the descriptor
         if handle not in self._listings:
-            self._listings[handle] = os.scandir(self._fd(handle))
+            self._listings[handle] = os.scandir(self.fd(handle))
         found: List[Tuple[str, int, int]] = []
         left = LISTING
         for entry in islice(self._listings[handle], ENTRIES):
@@ -103,28 +105,28 @@ class Files:
         return found
 
     def close(self, handle: int) -> None:
-        fd = self._fd(handle)
+        fd = self.fd(handle)
         listing = self._listings.pop(handle, None)
         if listing is not None:
             listing.close()
         os.close(fd)
         del self._handles[handle]
 
-    def _fd(self, handle: int) -> int:
+    def fd(self, handle: int) -> int:
         try:
             return self._handles[handle]
         except KeyError:
             raise OSError(errno.EBADF, "no such handle") from None
 
     def stat(self, path: str, follow: bool) -> List[int]:
-        fd = self._walk(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
+        fd = self.walk(path, os.O_PATH | (0 if follow else os.O_NOFOLLOW))
         try:
-            return _stat(os.fstat(fd))
+            return stat_of(os.fstat(fd))
         finally:
             os.close(fd)
 
     def readlink(self, path: str) -> bytes:
-        fd = self._walk(path, os.O_PATH | os.O_NOFOLLOW)
+        fd = self.walk(path, os.O_PATH | os.O_NOFOLLOW)
         try:
             return os.readlink(b"", dir_fd=fd)
         except FileNotFoundError:
@@ -133,7 +135,7 @@ class Files:
             os.close(fd)
 
     def access(self, path: str, mode: int) -> None:
-        fd = self._walk(path, os.O_PATH)
+        fd = self.walk(path, os.O_PATH)
         try:
             if not os.access(f"/proc/self/fd/{fd}", mode, effective_ids=True):
                 raise OSError(errno.EACCES, "permission denied")
@@ -143,7 +145,7 @@ class Files:
             os.close(fd)
 
     def statfs(self, path: str) -> List[int]:
-        fd = self._walk(path, os.O_PATH)
+        fd = self.walk(path, os.O_PATH)
         try:
             buffer = ctypes.create_string_buffer(256)
             if _libc.fstatfs(fd, buffer):
@@ -170,7 +172,7 @@ def _type(entry: "os.DirEntry[str]") -> int:
         return 0  # DT_UNKNOWN: it has just gone
 
 
-def _stat(info: os.stat_result) -> List[int]:
+def stat_of(info: os.stat_result) -> List[int]:
     return [
         info.st_dev, info.st_ino, info.st_mode, info.st_nlink, info.st_uid, info.st_gid, info.st_rdev, info.st_size,
         info.st_blksize, info.st_blocks, info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, NoReturn, Optional, Tuple
 
 from sidestage.agent import bulk, container, env
 from sidestage.agent.bulk import Bulk
+from sidestage.agent.changes import Changes
 from sidestage.agent.files import Files
 from sidestage.agent.mirror import Mirror
 from sidestage.agent.outgoing import Outgoing
@@ -86,6 +87,7 @@ class Agent:
         self._target, self._args = target, args
         self._loop = Loop()
         self._files = Files(target.root, int(args.get("agent", 0)))
+        self._changes = Changes(self._files, None if target.closed else target.pid)
         self._outgoing = Outgoing(self._loop, self._files)
         if os.fstat(rfd).st_ino == os.fstat(wfd).st_ino:
             wfd = rfd  # one socket: the loop must know it by one number
@@ -98,7 +100,7 @@ class Agent:
             "env": lambda a: ({}, env.own() if target.closed else env.read(target.pid)),
             "open": lambda a: self._files.open(a["path"], a.get("follow", True)),
             "read": lambda a: ({}, self._files.read(a["handle"], a["offset"], a["size"])),
-            "readdir": lambda a: ({"entries": self._files.readdir(a["handle"])}, b""),
+            "readdir": lambda a: ({"entries": self._files.readdir(a["handle"], bool(a.get("again")))}, b""),
             "stat": lambda a: ({"stat": self._files.stat(a["path"], a.get("follow", True))}, b""),
             "readlink": lambda a: ({}, self._files.readlink(a["path"])),
             "bulk": lambda a: (self._bulk.ticket(), b""),
@@ -107,7 +109,7 @@ class Agent:
         }
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
             "close": lambda a: self._files.close(a["handle"]),
-            "access": lambda a: self._files.access(a["path"], a["mode"]),
+            "access": lambda a: self._changes.access(a["path"], a["mode"]),
             "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers")), a.get("filter")),
             "unmirror": lambda a: self._mirror.unsubscribe(a["port"], bool(a.get("answers"))),
         }
@@ -149,9 +151,14 @@ class Agent:
             if op in self._later and link is self._links.control:
                 self._later[op](call, args)
                 return
+            if op == "sync":
+                self._sync(link, call, args)
+                return
             if op in self._orders:
                 self._orders[op](args)
                 result, data = {}, b""
+            elif op in self._changes:
+                result, data = self._changes.call(op, args, raw)
             else:
                 result, data = self._ops[op](args)
         except OSError as error:
@@ -163,6 +170,17 @@ class Agent:
                 link.reply(call, result, data)
             except ProtocolError as error:  # an environment of more than a frame
                 link.fail(call, errno.EMSGSIZE, str(error))
+
+    def _sync(self, link: Link, call: int, args: Args) -> None:
+        """The disk's time is nobody else's."""
+
+        def done(_result: object, error: Optional[BaseException]) -> None:
+            if error is None:
+                link.reply(call, {}, b"")
+            else:
+                link.fail(call, getattr(error, "errno", None) or errno.EIO, str(error))
+
+        self._loop.offload(lambda: self._changes.sync(args), done)
 
     def _hello(self, args: Args) -> Answer:
         target = self._target

@@ -33,8 +33,8 @@ MODULES = {
         "route2", "router", "sieve", "streams", "wires",
     ),
     "sidestage.agent": (
-        "bulk", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "measure", "mesh", "mirror",
-        "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal",
+        "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "measure", "mesh",
+        "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal",
         "target", "tcp",
     ),
 }  # fmt: skip

@@ -175,6 +175,7 @@ def _start_session(
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
+            writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write),
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0

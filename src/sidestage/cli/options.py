@@ -40,7 +40,7 @@ def exec_parser() -> argparse.ArgumentParser:
     add("-t", "--target", metavar="TARGET", help="KIND/NAME[/container/NAME], process/PID, container/NAME, targetless")
     add_cluster_flags(parser)
     add("-k", "--key", metavar="KEY", help="names the session; `{{ key }}` in a configuration that is a template")
-    add("--fs-mode", choices=["local", "localwithoverrides", "read"], help="whose files the program sees")
+    add("--fs-mode", choices=["local", "localwithoverrides", "read", "write"], help="whose files the program sees")
     add("--incoming", choices=["mirror", "steal", "off"], help="what becomes of the target's incoming traffic")
     add("--steal", action="store_true", help="take it: short for --incoming steal")
     add("--http-header-filter", metavar="REGEX", help="only requests with such a line `Name: value`")

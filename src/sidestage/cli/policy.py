@@ -105,7 +105,7 @@ class SessionPolicy:
         self._listen = chosen.incoming
         self._outgoing = OutgoingPolicy(chosen.outgoing, self._names, nameservers, local_nameservers())
         self.connect, self.unix = self._outgoing.connect, self._outgoing.unix
-        self._files = chosen.files
+        self._files, self.writes = chosen.files, chosen.files.writes
         self.names = any(one.name for one in (*chosen.outgoing.remote, *chosen.outgoing.local))
 
     def path(self, path: str, write: bool) -> tuple[Decision, str]:

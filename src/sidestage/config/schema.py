@@ -24,7 +24,7 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Fs:
-    mode: Literal["local", "localwithoverrides", "read"] = "read"
+    mode: Literal["local", "localwithoverrides", "read", "write"] = "read"
     read_write: Strings = ()
     read_only: Strings = ()
     local: Strings = ()
@@ -169,7 +169,6 @@ NOT_YET = {
     "feature.network.incoming.https_delivery": _STEAL,
     "feature.network.incoming.on_concurrent_steal": _STEAL,
     "feature.network.dns.filter": "DNS filters are not there yet; feature.network.outgoing.filter names what connects where",
-    "feature.fs.mode=write": "write mode is not there yet; with `read`, files opened for writing are local",
 }
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {

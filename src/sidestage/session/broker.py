@@ -13,9 +13,8 @@ from typing import Any, Protocol
 
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.loop import Loop
-from sidestage.trap.broker import decode, descriptors, encode
+from sidestage.trap.broker import MAX_MESSAGE, decode, descriptors, encode
 
-MAX_MESSAGE = 64 << 10  # the largest request is two paths
 MAX_FDS = 8
 MAX_QUEUED = 65536  # answers that trap hasn't read; it reads all the time, so more means that it hangs
 

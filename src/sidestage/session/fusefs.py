@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sidestage.session.fusenode import ROOT_STAT, Done, Node, Then, refusal
+from sidestage.session.fusewrites import Writes
 from sidestage.session.readahead import Budget, ReadAhead
-from sidestage.views import fuse
-from sidestage.views.fuse import Op, Request, Stat
+from sidestage.views import fuse, fusechange
+from sidestage.views.fuse import Op, Request
 
 if TYPE_CHECKING:
     from sidestage.session.recent import Recent
@@ -30,35 +32,20 @@ if TYPE_CHECKING:
 
 UNCLAIMED = 60.0  # seconds until a node that nobody opened is dropped; trap may have died or been interrupted in between
 ATTR_SECONDS = 1
-ROOT_STAT: Stat = (0, 1, st.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
 _UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
 _RELEASES = frozenset({Op.RELEASE, Op.RELEASEDIR})
 
-Done = Callable[[dict[str, Any], int], None]
-Then = Callable[[int], None]  # errno
-
-
-class _Node:
-    __slots__ = ("entries", "first", "handle", "opened", "path", "reader", "stat", "streamed", "waiting")
-
-    def __init__(self, path: str, stat: Stat) -> None:
-        self.path, self.stat = path, stat
-        self.first: bytes | None = None  # until the kernel has them; None also when the agent wasn't asked to open
-        self.handle = 0  # at the agent
-        self.opened = 0
-        self.streamed = False  # the size is not the length (/proc and the like): read to the end, past the page cache
-        self.reader: ReadAhead | None = None
-        self.entries: list[tuple[bytes, int, int]] | None = None
-        self.waiting: list[Then] = []
-
 
 class FuseFiles:
-    def __init__(self, loop: Loop, links: Links | Recent, fuse_fd: int) -> None:
-        self._loop, self._links, self._fd = loop, links, fuse_fd
-        self._nodes: dict[int, _Node] = {fuse.ROOT: _Node("", ROOT_STAT)}
+    def __init__(self, loop: Loop, links: Links | Recent, fuse_fd: int, *, writable: bool = False) -> None:
+        self._loop, self._links, self._fd, self._writable = loop, links, fuse_fd, writable
+        self._writes = Writes(self, links)
+        self._room = fuse.MAX_REQUEST + (fuse.MAX_WRITE if writable else 0)
+        self.nodes: dict[int, Node] = {fuse.ROOT: Node("", ROOT_STAT)}
         self._last = fuse.ROOT
         self._unclaimed: dict[int, float] = {}  # in order of time
         self._pending: set[int] = set()  # requests whose answer is still to come
+        self._firm: set[int] = set()  # those of them that can't be interrupted
         self._budget = Budget()
         self._serve: dict[int, Callable[[Request], None]] = {
             Op.INIT: self._init, Op.LOOKUP: self._lookup, Op.GETATTR: self._getattr, Op.READLINK: self._readlink,
@@ -68,10 +55,17 @@ class FuseFiles:
         }  # fmt: skip
         loop.watch(fuse_fd, select.EPOLLIN, self._readable)
 
-    def open(self, path: str, flags: int, done: Done) -> None:
-        """done({"node", "directory", "stat"}, errno); the node is to be opened below the root of the mount."""
+    def open(self, path: str, flags: int, done: Done, mode: int = 0, *, writable: bool = False) -> None:
+        """done({"node", "directory", "stat"}, errno); the node is to be opened below the root of the mount.
 
-        def opened(errno: int, node: _Node) -> None:
+        `writable`: the program may change the file, now or by another open.
+        """
+        if writable and self._writable:
+            self._drop_unclaimed()
+            self._writes.open(path, flags, mode, done)
+            return
+
+        def opened(errno: int, node: Node) -> None:
             if not errno:
                 errno = refusal(node.stat[2], flags)
             if errno:
@@ -81,31 +75,51 @@ class FuseFiles:
             if flags & os.O_PATH:
                 self._close_handle(node)
             self._drop_unclaimed()
-            number = self._add(node)
-            self._unclaimed[number] = time.monotonic() + UNCLAIMED
+            number = self.add(node)
+            self.await_claim(number)
             done({"node": str(number), "directory": st.S_ISDIR(node.stat[2]), "stat": node.stat}, 0)
 
-        node = _Node(path, ROOT_STAT)
+        node = Node(path, ROOT_STAT)
         self._ask(node, lambda errno: opened(errno, node), follow=not flags & os.O_NOFOLLOW)
 
     # -- nodes --
 
-    def _add(self, node: _Node) -> int:
+    def new_number(self) -> int:
         self._last += 1
-        self._nodes[self._last] = node
         return self._last
 
-    def _drop(self, number: int) -> None:
+    def add(self, node: Node) -> int:
+        number = self.new_number()
+        self.nodes[number] = node
+        return number
+
+    def await_claim(self, number: int) -> None:
+        self._unclaimed[number] = time.monotonic() + UNCLAIMED
+
+    def claimed(self, number: int) -> None:
         self._unclaimed.pop(number, None)
-        if number != fuse.ROOT and (node := self._nodes.pop(number, None)):
+
+    def touched(self, stats: list[list[int]]) -> None:
+        """What the agent says that a call by path has changed."""
+        self._writes.touched(stats)
+
+    def subject(self, name: int) -> dict[str, Any]:
+        """How the agent is told of a file that trap has opened by this name."""
+        return self._writes.subject(name)
+
+    def drop(self, number: int) -> None:
+        self._unclaimed.pop(number, None)
+        if number != fuse.ROOT and (node := self.nodes.pop(number, None)):
             self._close_handle(node)
 
     def _drop_unclaimed(self) -> None:
         now = time.monotonic()
         while self._unclaimed and self._unclaimed[first := next(iter(self._unclaimed))] < now:
-            self._drop(first)
+            if not self._writes.expired(first):
+                self.drop(first)
+            self._unclaimed.pop(first, None)
 
-    def _close_handle(self, node: _Node) -> None:
+    def _close_handle(self, node: Node) -> None:
         if node.reader:
             node.reader.forget()
         if node.handle:
@@ -114,13 +128,13 @@ class FuseFiles:
 
     def agent_changed(self) -> None:
         """Another agent knows nothing of the handles: files are opened again when they are read, if they are still the same."""
-        for node in self._nodes.values():
-            if node.handle:
+        for node in self.nodes.values():
+            if node.handle and not node.shared:  # what is written may not be done twice: those are lost
                 if node.reader:
                     node.reader.forget()
                 node.handle, node.reader, node.first, node.entries = 0, None, None, None
 
-    def _ask(self, node: _Node, then: Then, follow: bool = True) -> None:
+    def _ask(self, node: Node, then: Then, follow: bool = True) -> None:
         """The agent opens the file (again): fills the node."""
         node.waiting.append(then)
         if len(node.waiting) > 1:
@@ -141,25 +155,30 @@ class FuseFiles:
 
         self._links.call("open", {"path": node.path, "follow": follow}, opened)
 
-    def _opened_file(self, node: _Node, whole: bool) -> None:
+    def _opened_file(self, node: Node, whole: bool) -> None:
         first = node.first or b""
         if whole:
             node.stat = (*node.stat[:7], len(first), *node.stat[8:])  # it may have grown since; /proc says 0
         else:
             node.streamed = node.stat[7] <= len(first)
+            node.reader = self.reader(node, len(first))
 
-            def fetch(offset: int, size: int, done: Callable[[bytes, int], None]) -> None:
-                args = {"handle": node.handle, "offset": offset, "size": size}
-                self._links.call("read", args, lambda _result, raw, errno: done(raw, errno))
+    def reader(self, node: Node, start: int) -> ReadAhead:
+        def fetch(offset: int, size: int, done: Callable[[bytes, int], None]) -> None:
+            args = {"handle": node.handle, "offset": offset, "size": size}
+            self._links.call("read", args, lambda _result, raw, errno: done(raw, errno))
 
-            node.reader = ReadAhead(fetch, lambda: 1 << 62 if node.streamed else node.stat[7], len(first), self._budget)
+        def size() -> int:
+            return 1 << 62 if node.streamed else max(node.stat[7], node.reach) if node.writable else node.stat[7]
+
+        return ReadAhead(fetch, size, start, self._budget)
 
     # -- requests of the kernel --
 
     def _readable(self, _: int) -> None:
         """One request a turn: they come one by one mostly, and to ask for a second would cost more than to be called again."""
         try:
-            request = fuse.parse(os.read(self._fd, fuse.MAX_REQUEST))
+            request = fuse.parse(os.read(self._fd, self._room))
         except BlockingIOError:
             return
         except OSError as error:
@@ -167,24 +186,44 @@ class FuseFiles:
                 self._loop.unwatch(self._fd)  # ENODEV: unmounted, nobody is left to serve
             return
         handler = self._serve.get(request.op)
-        if handler is None:
-            self._answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
+        if handler is None and self._writable and request.op in self._writes.serve and request.node in self.nodes:
+            self._pending.add(request.unique)
+            self._writes.serve[request.op](request, self.nodes[request.node])
+        elif handler is None:
+            self.answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
         elif request.op in _UNANSWERED:
             handler(request)
-        elif request.node and request.node not in self._nodes and request.op not in _RELEASES:
-            self._answer(request.unique, errno=e.ESTALE)
+        elif request.node and request.node not in self.nodes and request.op not in _RELEASES:
+            self.answer(request.unique, errno=e.ESTALE)
         else:
             self._pending.add(request.unique)
             handler(request)
 
-    def _answer(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
+    def answer(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
         self._pending.discard(unique)
+        self._firm.discard(unique)
         self._write(fuse.error(unique, errno) if errno else fuse.reply(unique, *parts))
 
-    def _late(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
+    def late(self, unique: int, *parts: fuse.Buffer, errno: int = 0) -> None:
         """An answer that the link brought: the program may have been interrupted meanwhile."""
         if unique in self._pending:
-            self._answer(unique, *parts, errno=errno)
+            self.answer(unique, *parts, errno=errno)
+
+    def is_pending(self, unique: int) -> bool:
+        return unique in self._pending
+
+    def keep_going(self, unique: int) -> None:
+        """This request is not interrupted: what it changes may be done already."""
+        self._firm.add(unique)
+
+    def store(self, number: int, data: bytes) -> None:
+        self._write(fuse.store(number, 0, data))
+
+    def invalidate(self, number: int) -> None:
+        self._write(fuse.invalidate(number))
+
+    def attributes(self, node: Node) -> bytes:
+        return fuse.attr_out(node.stat, ATTR_SECONDS)
 
     def _write(self, parts: list[fuse.Buffer]) -> None:
         try:
@@ -194,36 +233,42 @@ class FuseFiles:
                 raise
 
     def _init(self, request: Request) -> None:
-        self._answer(request.unique, fuse.init(request.body))
+        self.answer(request.unique, fuse.init(request.body, writable=self._writable))
 
     def _lookup(self, request: Request) -> None:
         name = fuse.name(request.body)
         if request.node != fuse.ROOT:
-            self._lookup_below(request, self._nodes[request.node], os.fsdecode(name))
+            self._lookup_below(request, self.nodes[request.node], os.fsdecode(name))
             return
         number = int(name) if name.isdigit() else 0
         if number not in self._unclaimed:
-            self._answer(request.unique, errno=e.ENOENT)
+            self.answer(request.unique, errno=e.ENOENT)
             return
-        self._answer(request.unique, fuse.entry(number, self._nodes[number].stat, 0, ATTR_SECONDS))
+        number = self._writes.looked_up(number)
+        node = self.nodes[number]
+        # Of a file that is open already, the kernel may know more by now than we knew when this was asked.
+        self.answer(request.unique, fuse.entry(number, node.stat, 0, 0 if node.shared and node.opened else ATTR_SECONDS))
 
-    def _lookup_below(self, request: Request, parent: _Node, name: str) -> None:
+    def _lookup_below(self, request: Request, parent: Node, name: str) -> None:
         path = f"{parent.path.rstrip('/')}/{name}"
 
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
             if errno or request.unique not in self._pending:
-                self._late(request.unique, errno=errno)
+                self.late(request.unique, errno=errno)
                 return
-            node = _Node(path, tuple(result["stat"]))
-            self._answer(request.unique, fuse.entry(self._add(node), node.stat, ATTR_SECONDS, ATTR_SECONDS))
+            node = Node(path, tuple(result["stat"]))
+            self.answer(request.unique, fuse.entry(self.add(node), node.stat, ATTR_SECONDS, ATTR_SECONDS))
 
         # Links are followed by the agent: here, their targets would be looked up on this machine.
         self._links.call("stat", {"path": path, "follow": True}, found)
 
     def _getattr(self, request: Request) -> None:
-        node = self._nodes[request.node]
+        node = self.nodes[request.node]
         if request.node == fuse.ROOT:
-            self._answer(request.unique, fuse.attr_out(node.stat, 1 << 30))
+            self.answer(request.unique, fuse.attr_out(node.stat, 1 << 30))
+            return
+        if node.shared:
+            self._writes.getattr(request, node)
             return
 
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
@@ -231,22 +276,28 @@ class FuseFiles:
             if not errno and tuple(new[:2]) == tuple(node.stat[:2]) and not node.streamed and new[7] != node.stat[7]:
                 self._close_handle(node)  # the next read opens anew, and sees what was appended
                 node.stat = tuple(new)
-            self._late(request.unique, fuse.attr_out(node.stat, ATTR_SECONDS))  # replaced or deleted: as it was
+            self.late(request.unique, fuse.attr_out(node.stat, ATTR_SECONDS))  # replaced or deleted: as it was
 
         self._links.call("stat", {"path": node.path, "follow": not st.S_ISLNK(node.stat[2])}, found)
 
     def _readlink(self, request: Request) -> None:
         def found(_result: dict[str, Any], raw: bytes, errno: int) -> None:
-            self._late(request.unique, raw, errno=errno)
+            self.late(request.unique, raw, errno=errno)
 
-        self._links.call("readlink", {"path": self._nodes[request.node].path}, found)
+        self._links.call("readlink", {"path": self.nodes[request.node].path}, found)
 
     def _open_node(self, request: Request) -> None:
-        node = self._nodes[request.node]
+        node = self.nodes[request.node]
+        if node.shared:
+            self._writes.opened(request, node)
+            return
+        if fusechange.open_flags(request.body) & os.O_ACCMODE:
+            self.answer(request.unique, errno=e.EROFS)
+            return
 
         def ready(errno: int) -> None:
             if errno or request.unique not in self._pending:
-                self._late(request.unique, errno=errno)
+                self.late(request.unique, errno=errno)
                 return
             self._unclaimed.pop(request.node, None)
             if node.first and not node.opened and not node.streamed:
@@ -254,7 +305,7 @@ class FuseFiles:
                 node.first = b""
             node.opened += 1
             flags = fuse.DIRECT_IO if node.streamed else fuse.KEEP_CACHE
-            self._answer(request.unique, fuse.open_out(flags | fuse.NOFLUSH))
+            self.answer(request.unique, fuse.open_out(flags | fuse.NOFLUSH))
 
         if node.first is None:
             self._ask(node, ready)
@@ -262,26 +313,29 @@ class FuseFiles:
             ready(0)
 
     def _release(self, request: Request) -> None:
-        self._answer(request.unique)
-        node = self._nodes.get(request.node)
-        if node:
+        self.answer(request.unique)
+        node = self.nodes.get(request.node)
+        if node and node.shared:
+            self._writes.released(request, node)
+        elif node:
             node.opened -= 1
             if node.opened <= 0 and st.S_ISDIR(node.stat[2]):
                 self._close_handle(node)  # but it may still be a working directory
             elif node.opened <= 0:
-                self._drop(request.node)  # not at FORGET: the kernel keeps its cache until it needs the memory
+                self.drop(request.node)  # not at FORGET: the kernel keeps its cache until it needs the memory
 
     def _read(self, request: Request) -> None:
-        node = self._nodes[request.node]
+        node = self.nodes[request.node]
         offset, size = fuse.reading(request.body)
+        node.reach = offset + size
 
         def answer(parts: list[fuse.Buffer], errno: int) -> None:
-            self._late(request.unique, *parts, errno=errno)
+            self.late(request.unique, *parts, errno=errno)
 
         def ready(errno: int) -> None:
             first = node.first or b""
             if errno:
-                self._late(request.unique, errno=errno)
+                self.late(request.unique, errno=errno)
             elif offset < len(first) and (offset + size <= len(first) or node.reader is None):
                 answer([memoryview(first)[offset : offset + size]], 0)
             elif node.reader:
@@ -295,19 +349,21 @@ class FuseFiles:
             self._ask(node, ready)  # evicted from the page cache, or changed at the target
 
     def _readdir(self, request: Request) -> None:
-        node = self._nodes[request.node]
+        node = self.nodes[request.node]
         offset, size = fuse.reading(request.body)
 
         def listed(errno: int) -> None:
             entries = node.entries or []
-            self._late(request.unique, fuse.dirents(entries[offset:], offset, size), errno=errno)
+            self.late(request.unique, fuse.dirents(entries[offset:], offset, size), errno=errno)
 
-        if node.entries is None:
-            self._list(node, listed)
-        else:
+        if node.entries is not None and offset:
             listed(0)
+        elif node.handle:
+            self._list(node, listed, again=node.entries is not None)  # rewinddir(3): what is there now
+        else:
+            self._ask(node, lambda errno: listed(errno) if errno else self._list(node, listed))
 
-    def _list(self, node: _Node, then: Then) -> None:
+    def _list(self, node: Node, then: Then, *, again: bool = False) -> None:
         here = node.stat[1]
         found = [(b".", here, 4), (b"..", here, 4)]  # the agent leaves these to us; 4 is DT_DIR
 
@@ -320,30 +376,19 @@ class FuseFiles:
             else:
                 self._links.call("readdir", {"handle": node.handle}, batch)
 
-        self._links.call("readdir", {"handle": node.handle}, batch)
+        self._links.call("readdir", {"handle": node.handle, **({"again": True} if again else {})}, batch)
 
     def _statfs(self, request: Request) -> None:
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
-            self._late(request.unique, *([] if errno else [fuse.statfs(result["statfs"])]), errno=errno)
+            self.late(request.unique, *([] if errno else [fuse.statfs(result["statfs"])]), errno=errno)
 
-        self._links.call("statfs", {"path": self._nodes[request.node].path or "/"}, found)
+        self._links.call("statfs", {"path": self.nodes[request.node].path or "/"}, found)
 
     def _forget(self, request: Request) -> None:
         for number in fuse.forgotten(request):
-            self._drop(number)
+            self.drop(number)
 
     def _interrupt(self, request: Request) -> None:
         unique = fuse.interrupted(request.body)
-        if unique in self._pending:
-            self._answer(unique, errno=e.EINTR)
-
-
-def refusal(mode: int, flags: int) -> int:
-    """What open(2) says of a file of this kind, when it isn't 0."""
-    if st.S_ISLNK(mode) and not flags & os.O_PATH:
-        return e.ELOOP
-    if flags & os.O_DIRECTORY and not st.S_ISDIR(mode):
-        return e.ENOTDIR
-    if not (st.S_ISREG(mode) or st.S_ISDIR(mode) or flags & os.O_PATH):
-        return e.ENXIO  # a pipe, socket or device of the target has no meaning here
-    return 0
+        if unique in self._pending and unique not in self._firm:
+            self.answer(unique, errno=e.EINTR)

@@ -22,13 +22,13 @@ _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(device: str = "/dev/fuse") -> tuple[int, int]:
+def mount(device: str = "/dev/fuse", *, writable: bool = False) -> tuple[int, int]:
     """(the server's descriptor, non-blocking; the root directory). Raises OSError whose strerror is the cause in words."""
     ours, theirs = socket.socketpair()
     with closing(ours):
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(theirs, device))
+            os._exit(_child(theirs, device, writable))
         theirs.close()
         message, fds, _flags, _address = socket.recv_fds(ours, 4096, 2)
         os.waitpid(pid, 0)
@@ -38,16 +38,16 @@ def mount(device: str = "/dev/fuse") -> tuple[int, int]:
     raise OSError(int(errno or 5), cause or "the process that mounts has died")
 
 
-def _child(sock: socket.socket, device: str) -> int:
+def _child(sock: socket.socket, device: str, writable: bool) -> int:
     try:
-        socket.send_fds(sock, [b"ok"], _mount(device))
+        socket.send_fds(sock, [b"ok"], _mount(device, writable))
     except OSError as error:
         sock.send(f"{error.errno} {error.filename or ''}: {os.strerror(error.errno or 5).lower()}".encode())
         return 1
     return 0
 
 
-def _mount(device: str) -> tuple[int, int]:
+def _mount(device: str, writable: bool) -> tuple[int, int]:
     uid, gid = os.getuid(), os.getgid()
     try:
         context = _call("fsopen", _FSOPEN, b"fuse", _CLOEXEC)
@@ -60,7 +60,7 @@ def _mount(device: str) -> tuple[int, int]:
     options = {"source": "sidestage", "fd": str(server), "rootmode": "40555", "user_id": str(uid), "group_id": str(gid)}
     for key, value in options.items():
         _call("fsconfig", _FSCONFIG, context, _SET_STRING, key.encode(), value.encode(), 0)
-    for flag in (b"ro", b"allow_other") if everyone else (b"ro",):
+    for flag in [flag for flag, wanted in ((b"ro", not writable), (b"allow_other", everyone)) if wanted]:
         _call("fsconfig", _FSCONFIG, context, _SET_FLAG, flag, None, 0)
     _call("fsconfig", _FSCONFIG, context, _CREATE, None, None, 0)
     return server, _call("fsmount", _FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV_NOEXEC)

@@ -20,6 +20,7 @@ from sidestage.session.fusefs import FuseFiles
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
+from sidestage.session.pathchanges import PathChanges
 from sidestage.session.recent import Recent
 from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
@@ -51,6 +52,7 @@ class SessionOptions:
     watch: Wish = Wish()
     record: str = ""  # file
     secrets: bool = False  # recorded as they are
+    writable: bool = False  # may files of the target be changed?
 
 
 def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
@@ -64,7 +66,7 @@ def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None
     try:
         with _while_wanted(sock):
             agent = kept or _start(options)
-            mounted = _mount() if options.files else None
+            mounted = _mount(options.writable) if options.files else None
             stream = agent.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
@@ -151,7 +153,11 @@ class Session:
         if mounted:
             self._root = mounted.root
             asked = self._asked
-            self._files = MemFiles(self._loop, asked) if mounted.why else FuseFiles(self._loop, asked, mounted.fuse)
+            if mounted.why:
+                self._files = MemFiles(self._loop, asked)
+            else:
+                self._files = FuseFiles(self._loop, asked, mounted.fuse, writable=options.writable)
+                self._broker.on("change", PathChanges(asked, self._files).change)
             self._begun["note"] = mounted.why
         for op in ("stat", "readlink", "access", "statfs"):
             self._broker.on(op, self._path_call(op))
@@ -232,7 +238,7 @@ class Session:
             info = result.get("stat")
             self._feed.tell("open", path=args["path"], errno=errno, size=info[7] if info else None)
 
-        self._files.open(args["path"], args.get("flags", 0), done)
+        self._files.open(args["path"], args.get("flags", 0), done, args.get("mode", 0), writable=args.get("writable", False))
 
     def _path_call(self, op: str) -> Any:
         def handle(args: Args, _fds: list[int], reply: Reply) -> None:
@@ -294,9 +300,9 @@ class Mounted(NamedTuple):
     why: str = ""
 
 
-def _mount() -> Mounted:
+def _mount(writable: bool) -> Mounted:
     try:
-        return Mounted(*fusemount.mount())
+        return Mounted(*fusemount.mount(writable=writable))
     except OSError as error:
         return Mounted(
             why=f"FUSE can't be used ({error.strerror or error}): remote files are copied whole when opened, and remote "

@@ -7,7 +7,7 @@ import os
 import stat as st
 from typing import TYPE_CHECKING, Any
 
-from sidestage.session.fusefs import Done, refusal
+from sidestage.session.fusenode import Done, refusal
 
 if TYPE_CHECKING:
     from sidestage.session.recent import Recent
@@ -23,8 +23,15 @@ class MemFiles:
         del loop
         self._links = links
 
-    def open(self, path: str, flags: int, done: Done) -> None:
-        """done({"fds": [memfd]}, errno). A directory can't be made of memory: ENOSYS; a file beyond LIMIT: EFBIG."""
+    def open(self, path: str, flags: int, done: Done, mode: int = 0, *, writable: bool = False) -> None:
+        """done({"fds": [memfd]}, errno). A directory can't be made of memory: ENOSYS; a file beyond LIMIT: EFBIG.
+
+        What is written to a copy would be lost: EROFS.
+        """
+        del mode
+        if writable and flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
+            done({}, e.EROFS)
+            return
 
         def opened(result: dict[str, Any], raw: bytes, errno: int) -> None:
             if errno:

@@ -10,7 +10,7 @@ from typing import Callable, List
 
 from sidestage.stream.link import Args, Done, Link
 
-BULK_CALLS = ("open", "read", "readdir")
+BULK_CALLS = ("open", "create", "read", "readdir", "write")
 
 
 class Links:

@@ -26,7 +26,9 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
     "readlinkat": (267, 78), "fchmodat": (268, 53), "faccessat": (269, 48), "utimensat": (280, 88),
     "accept4": (288, 242), "recvmmsg": (299, 243), "name_to_handle_at": (303, 264), "sendmmsg": (307, 269),
     "renameat2": (316, 276), "execve": (59, 221), "execveat": (322, 281), "statx": (332, 291),
-    "io_uring_setup": (425, 425), "openat2": (437, 437), "faccessat2": (439, 439),
+    "fchmodat2": (452, 452), "setxattrat": (463, 463), "getxattrat": (464, 464), "listxattrat": (465, 465),
+    "removexattrat": (466, 466), "file_getattr": (468, 468), "file_setattr": (469, 469), "getcwd": (79, 17),
+    "fchdir": (81, 50), "io_uring_setup": (425, 425), "openat2": (437, 437), "faccessat2": (439, 439),
 }  # fmt: skip
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH (linux/audit.h)
 

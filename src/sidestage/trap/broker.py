@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MAX_MESSAGE = 64 << 10
+MAX_MESSAGE = 96 << 10  # two paths, or a path and an extended attribute
 MAX_FDS = 8
 
 encode, decode = marshal.dumps, marshal.loads

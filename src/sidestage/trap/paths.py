@@ -29,12 +29,14 @@ class Place(NamedTuple):
 
     remote: bool
     path: str
+    writable: bool = False  # may the target's file be changed, now or by another call?
 
 
 class Paths:
     def __init__(self, sup: Supervisor) -> None:
         self.sup = sup
         self.root = sup.hello.root  # of the FUSE mount, or -1
+        self._writes = sup.policy.writes
         self._device = -1
         self._nodes: dict[str, str] = {}
 
@@ -57,30 +59,42 @@ class Paths:
 
     def locate(self, call: Call, dirfd: int, address: int, *, write: bool = False) -> Place | None:
         """None: the call has been answered."""
+        place = self.where(call, dirfd, address, write=write)
+        if isinstance(place, Place):
+            return place
+        call.fail(place) if place else call.cont()
+        return None
+
+    def where(self, call: Call, dirfd: int, address: int, *, write: bool = False) -> Place | int:
+        """0: it is the kernel's own business; another number: the error."""
         try:
             path = os.fsdecode(call.string(address))
         except OSError as error:
             if error.errno not in (e.EFAULT, e.ENAMETOOLONG):
                 raise
-            call.cont()  # the kernel knows best what is wrong with it
-            return None
+            return 0  # the kernel knows best what is wrong with it
         if not path:
-            call.cont()  # with AT_EMPTY_PATH it is about the descriptor, which is a real one
-            return None
+            return 0  # with AT_EMPTY_PATH it is about the descriptor, which is a real one
         decision, mapped = self.sup.policy.path(path, write)
         if decision is not Decision.LOCAL and self.sup.skipped(call.tid):
-            call.cont()
-        elif decision is Decision.NOT_FOUND:
-            call.fail(e.ENOENT)
-        elif decision is Decision.REMOTE:
-            return Place(True, mapped)
-        elif mapped != path:
+            return 0
+        if decision is Decision.NOT_FOUND:
+            return e.ENOENT
+        if decision is Decision.REMOTE:
+            return Place(True, mapped, write or self._may_write(path))
+        if mapped != path:
             return Place(False, mapped)
-        elif path[0] != "/" and not write and (base := self._directory(call.tid, dirfd)):
-            return Place(True, f"{base.rstrip('/')}/{path}")
-        else:
-            call.cont()
-        return None
+        if path[0] != "/" and (not write or self._writes) and (base := self._directory(call.tid, dirfd)):
+            return self._below(f"{base.rstrip('/')}/{path}", write)
+        return 0
+
+    def _below(self, path: str, write: bool) -> Place | int:
+        """Relative to a remote directory: the target's, whatever the rules say of reading it."""
+        may = self._may_write(path)
+        return Place(True, path, may) if may or not write else e.EROFS
+
+    def _may_write(self, path: str) -> bool:
+        return self._writes and self.sup.policy.path(path, True)[0] is Decision.REMOTE
 
     def node_path(self, tid: int, link: str) -> str | None:
         """The target's path behind /proc/self/fd/N, when N is a remote file."""
@@ -88,17 +102,51 @@ class Paths:
             return self._directory(tid if match[1] in ("self", "thread-self") else int(match[1]), int(match[2]))
         return None
 
-    def _directory(self, tid: int, dirfd: int) -> str | None:
-        if self.root < 0 or (number := signed(dirfd)) < 0:
+    def node_name(self, tid: int, link: str) -> str | None:
+        """The name by which session knows the open file behind /proc/self/fd/N, when it is one of the target's."""
+        match = _FD_LINK.match(link)
+        if not match or self.root < 0:
             return None
-        link = f"/proc/{tid}/fd/{number}"
+        link = f"/proc/{tid if match[1] in ('self', 'thread-self') else match[1]}/fd/{match[2]}"
         try:
-            path = self._nodes.get(os.readlink(link)[1:])
-            return path if path and os.stat(link).st_dev == self.device else None
+            name = os.readlink(link)[1:]
+            return name if name in self._nodes and os.stat(link).st_dev == self.device else None
         except OSError:
             return None
+
+    def _directory(self, tid: int, dirfd: int) -> str | None:
+        number = signed(dirfd)
+        if self.root < 0 or (number < 0 and not (self._writes and number == AT_FDCWD)):
+            return None
+        link = f"/proc/{tid}/cwd" if number == AT_FDCWD else f"/proc/{tid}/fd/{number}"
+        try:
+            node, _, rest = os.readlink(link)[1:].partition("/")  # the kernel has walked the rest itself, chdir(2) for one
+            path = self._nodes.get(node)
+            if not path or os.stat(link).st_dev != self.device:
+                return None
+        except OSError:
+            return None
+        return f"{path.rstrip('/')}/{rest}" if rest else path
+
+    def renamed(self, old: str, new: str, *, exchange: bool = False) -> None:
+        """Open directories, and what is open below them, have another path now."""
+        old, new = old.rstrip("/"), new.rstrip("/")
+        for node, path in self._nodes.items():
+            if path == old or path.startswith(f"{old}/"):
+                self._nodes[node] = new + path[len(old) :]
+            elif exchange and (path == new or path.startswith(f"{new}/")):
+                self._nodes[node] = old + path[len(new) :]
 
 
 def signed(value: int) -> int:
     """The C int in an argument register."""
     return (value & 0xFFFFFFFF ^ 0x80000000) - 0x80000000
+
+
+def umask(tid: int) -> int:
+    """Of a task; Linux 4.7 and later tell it."""
+    with open(f"/proc/{tid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return 0

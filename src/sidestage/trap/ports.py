@@ -24,6 +24,7 @@ class Begin:
 
 
 class Policy(Protocol):
+    writes: bool  # may any path be the target's for writing?
     names: bool  # do connect's decisions depend on the names that session's event `name` tells?
 
     def path(self, path: str, write: bool) -> tuple[Decision, str]:

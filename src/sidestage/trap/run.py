@@ -18,6 +18,7 @@ from sidestage.trap import (
     supervisor,
     sys_accept,
     sys_bind,
+    sys_change,
     sys_connect,
     sys_names,
     sys_open,
@@ -30,7 +31,7 @@ from sidestage.trap.ports import Begin, Policy
 from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
-FILE_FAMILIES = (sys_open, sys_stat, sys_paths)
+FILE_FAMILIES = (sys_open, sys_stat, sys_paths, sys_change)  # the last takes some over from sys_paths
 SETTLE = 0.5  # seconds for processes that end together with the program
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 LOST = 1  # exit status when the connection to the target broke

@@ -12,12 +12,14 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sidestage.trap.paths import AT_FDCWD, Paths
+from sidestage.trap.paths import AT_FDCWD, Paths, umask
 from sidestage.trap.supervisor import Call, Supervisor
 
 _OPEN_HOW = struct.Struct("=QQQ")
 _RESOLVE_NO_MAGICLINKS = 2
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_OPENED_FOR = os.O_ACCMODE | os.O_APPEND | os.O_SYNC  # and O_DSYNC, which is a part of it
+_CREATES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
 _NODE_FLAGS = os.O_NONBLOCK | os.O_DIRECTORY  # the others were dealt with, or (O_DIRECT, O_NOATIME) aren't for a remote file
 _WITHOUT_FUSE = {e.ENOSYS: "a directory of the target can't be opened", e.EFBIG: "too large to be copied to memory"}
 _FIRST = 128 << 10  # what an open brings along; beyond it, reading ahead pays
@@ -62,7 +64,7 @@ def _open(paths: Paths, call: Call, dirfd: int, address: int, flags: int, mode: 
             call.fail(errno)
             return
         try:
-            fd = fds[0] if fds else _open_node(paths, result, flags)
+            fd = fds[0] if fds else _open_node(paths, result, flags, place.writable)
         except OSError as error:
             call.fail(error.errno or e.EIO)
             return
@@ -71,11 +73,19 @@ def _open(paths: Paths, call: Call, dirfd: int, address: int, flags: int, mode: 
         call.give(fd, cloexec=bool(flags & os.O_CLOEXEC))
 
     # A descriptor opened with O_PATH can't be given (ADDFD takes none): a readable one does all that it could, and more.
-    paths.sup.broker.request("open", {"path": place.path, "flags": flags & ~os.O_PATH}, opened)
+    if flags & os.O_PATH:
+        flags &= os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    args: dict[str, Any] = {"path": place.path, "flags": flags}
+    if place.writable:
+        args |= {"writable": True, "mode": mode & 0o7777 & ~umask(call.tid) if flags & _CREATES else 0}
+    paths.sup.broker.request("open", args, opened)
 
 
-def _open_node(paths: Paths, result: dict[str, Any], flags: int) -> int:
-    fd = os.open(result["node"], os.O_RDONLY | flags & _NODE_FLAGS, dir_fd=paths.root)
+def _open_node(paths: Paths, result: dict[str, Any], flags: int, writable: bool) -> int:
+    wanted = flags & _NODE_FLAGS if flags & os.O_TMPFILE != os.O_TMPFILE else 0
+    if writable:
+        wanted |= flags & _OPENED_FOR
+    fd = os.open(result["node"], wanted, dir_fd=paths.root)
     if not result["directory"] and result["stat"][7] > _FIRST:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # doubles the kernel's requests, which it caps at 128 KiB
     return fd

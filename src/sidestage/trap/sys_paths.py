@@ -114,9 +114,12 @@ def _chdir(paths: Paths, call: Call) -> None:
     place = paths.locate(call, AT_FDCWD, call.args[0])
     if place is None:
         return
-    if place.remote and not os.path.isdir(f"/proc/{call.tid}/root{place.path}"):
+    if place.remote and (place.writable or not os.path.isdir(f"/proc/{call.tid}/root{place.path}")):
         paths.sup.say(f"chdir to {place.path}: the working directory can't be one of the target's; use absolute paths")
-    call.cont()
+    if place.writable:
+        call.fail(e.EOPNOTSUPP)  # the program would change files of this machine
+    else:
+        call.cont()
 
 
 def _xattr(paths: Paths, call: Call) -> None:

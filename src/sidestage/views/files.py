@@ -48,6 +48,7 @@ class FilesPolicy:
         search_path: Sequence[str] = (),
     ) -> None:
         self._mode = mode
+        self.writes = mode is Mode.WRITE or (mode is not Mode.LOCAL and bool(read_write))  # may any path be remote for writing?
         hidden, default_hidden = _any(not_found), _joined(defaults.not_found(home))
         rules: tuple[tuple[Matches | None, Decision | None], ...] = (
             (hidden, Decision.NOT_FOUND),

@@ -14,7 +14,8 @@ Stat = Sequence[int]  # dev, ino, mode, nlink, uid, gid, rdev, size, blksize, bl
 Buffer = bytes | memoryview
 
 ROOT = 1
-MAX_REQUEST = 64 << 10  # we grant no writes, so requests are names and numbers; the kernel demands at least 8 KiB
+MAX_REQUEST = 64 << 10  # without writes, requests are names and numbers; the kernel demands at least 8 KiB
+MAX_WRITE = 256 << 10  # bytes in one write
 MAX_READ = 1 << 20
 
 
@@ -36,15 +37,23 @@ class Op(IntEnum):
     WRITE = 16
     STATFS = 17
     RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
     INIT = 26
     OPENDIR = 27
     READDIR = 28
     RELEASEDIR = 29
+    FSYNCDIR = 30
     CREATE = 35
     INTERRUPT = 36
     DESTROY = 38
     BATCH_FORGET = 42
+    FALLOCATE = 43
     RENAME2 = 45
+    LSEEK = 46
 
 
 CHANGES = frozenset(
@@ -56,13 +65,15 @@ ASYNC_READ = 1 << 0
 PARALLEL_DIROPS = 1 << 18
 MAX_PAGES = 1 << 22
 WANTED = ASYNC_READ | PARALLEL_DIROPS | MAX_PAGES
+BIG_WRITES = 1 << 5
+AUTO_INVAL_DATA = 1 << 12  # pages are dropped when the time of the last change is another
 
 # OPEN flags
 DIRECT_IO = 1 << 0
 KEEP_CACHE = 1 << 1
 NOFLUSH = 1 << 5
 
-_NOTIFY_STORE = 4  # enum fuse_notify_code
+_NOTIFY_INVAL_INODE, _NOTIFY_STORE = 2, 4  # enum fuse_notify_code
 
 _IN = struct.Struct("=IIQQIII4x")  # len, opcode, unique, nodeid, uid, gid, pid
 _OUT = struct.Struct("=IiQ")  # len, error, unique
@@ -72,8 +83,10 @@ _ATTR = struct.Struct("=6Q10I")
 _ENTRY = struct.Struct("=QQQQII")
 _ATTR_OUT = struct.Struct("=QII")
 _OPEN_OUT = struct.Struct("=QI4x")
+_HANDLE = struct.Struct("=Q")
 _READ_IN = struct.Struct("=QQI")
 _STORE = struct.Struct("=QQI4x")
+_INVAL = struct.Struct("=Qqq")
 _DIRENT = struct.Struct("=QQII")
 _STATFS = struct.Struct("=5Q3I28x")
 _FORGET = struct.Struct("=QQ")
@@ -129,12 +142,18 @@ def store(node: int, offset: int, data: Buffer) -> list[Buffer]:
     return [_OUT.pack(_OUT.size + len(head) + len(data), _NOTIFY_STORE, 0), head, data]
 
 
-def init(body: bytes) -> bytes:
+def invalidate(node: int) -> list[Buffer]:
+    """A notification that the attributes of a node, not its pages, are to be asked for again; it waits for nobody."""
+    return [_OUT.pack(_OUT.size + _INVAL.size, _NOTIFY_INVAL_INODE, 0), _INVAL.pack(node, -1, 0)]
+
+
+def init(body: bytes, *, writable: bool = False) -> bytes:
     major, minor, readahead, flags = _INIT_IN.unpack_from(body)
     if (major, minor) < (7, 31):
         raise OSError(f"the kernel's FUSE is {major}.{minor}; 7.31 (Linux 5.2) is needed")
     pages = MAX_READ >> 12
-    return _INIT_OUT.pack(7, 31, readahead, flags & WANTED, 64, 48, 4096, 1, pages, 0, 0, 0)
+    wanted = WANTED | BIG_WRITES | AUTO_INVAL_DATA if writable else WANTED
+    return _INIT_OUT.pack(7, 31, readahead, flags & wanted, 64, 48, MAX_WRITE if writable else 4096, 1, pages, 0, 0, 0)
 
 
 def attr(stat: Stat) -> bytes:
@@ -153,8 +172,13 @@ def attr_out(stat: Stat, seconds: int) -> bytes:
     return _ATTR_OUT.pack(seconds, 0, 0) + attr(stat)
 
 
-def open_out(flags: int) -> bytes:
-    return _OPEN_OUT.pack(0, flags)
+def open_out(flags: int, handle: int = 0) -> bytes:
+    return _OPEN_OUT.pack(handle, flags)
+
+
+def handle(body: bytes) -> int:
+    """Of RELEASE, and of all requests that begin with it."""
+    return int(_HANDLE.unpack_from(body)[0])
 
 
 def statfs(values: Sequence[int]) -> bytes:
