@@ -15,6 +15,7 @@ sidestage runs a process on your own machine as if it were inside a service of y
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
   sidestage ui                                             the same in a browser, live
+  sidestage clean [-n NS | -A] [--dry-run]                 agents that were left over: told and removed
   sidestage up [-f FILE] [SERVICE...] [--watch]            several services at once; `sidestage up init` writes a file
   sidestage port-forward -t TARGET -L ... | -R ...         ports here that lead into the target's network, and back
   sidestage dump -t TARGET -p PORT [-w FILE]               the target's traffic, live, or as a file for Wireshark or a browser

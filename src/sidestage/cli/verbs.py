@@ -13,6 +13,7 @@ VERBS = {
     "dump": "the target's traffic, live, or as a file for Wireshark or a browser",
     "diagnose": "how fast a target can be worked with from here, and what limits that",
     "up": "several services at once, from one file",
+    "clean": "agents that were left over: told and removed",
     "ui": "a session live in a page on this machine",
     "verify-config": "is this configuration right?",
     "migrate": "write our configuration from mirrord's",
@@ -22,4 +23,4 @@ VERBS = {
 }
 
 # Verbs that run in a module of their own, with `parser()` and `main(argv)`
-MODULES = {"port-forward": "forward", "dump": "dump", "diagnose": "diagnose", "up": "up"}
+MODULES = {"port-forward": "forward", "dump": "dump", "diagnose": "diagnose", "up": "up", "clean": "clean"}

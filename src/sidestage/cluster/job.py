@@ -65,7 +65,7 @@ def job(
     name = name_of(session, number)
     labels = {**NO_MESH, **agent.labels, **LABELS, SESSION: session}
     annotations = {**NO_MESH, "cluster-autoscaler.kubernetes.io/safe-to-evict": "true", **agent.annotations}
-    about = {"sidestage.dev/target": target, "sidestage.dev/user": _text(f"{_user()}@{socket.gethostname()}")}
+    about = {"sidestage.dev/target": target, "sidestage.dev/user": owner()}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -177,6 +177,11 @@ def merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
         else:
             result[key] = value
     return result
+
+
+def owner() -> str:
+    """Whose agents are ours: user@machine."""
+    return _text(f"{_user()}@{socket.gethostname()}")
 
 
 def _user() -> str:
