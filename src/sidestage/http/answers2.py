@@ -53,6 +53,7 @@ class Answers(Wires):
         self._pod_unacked: Deque[int] = deque()
         self._waiting: Deque[Down] = deque()
         self._queued = 0  # bytes of requests in streams' queues
+        self._unended = False  # a header block that doesn't end is timed
         self._balance = 0  # streams taken back less those completed
         self._going = False  # the client was told not to come with more
         self._over = False  # it was told that it is over
@@ -140,7 +141,7 @@ class Answers(Wires):
                 if size < TABLE:
                     self._shrink.append(size)
             elif kind == SETTINGS:
-                self._pod_unacked.append(table_size(frame.payload))
+                self._pod_unacked.append(http2.table_size(frame.payload))
                 self._read_settings(pod, frame.payload)
             self._out.append(Send(CLIENT, frame.to(cid)))
 
@@ -394,7 +395,3 @@ class Answers(Wires):
         self._streams.clear()
         self._over = True
         self.done = self._client_ended
-
-
-def table_size(payload: bytes) -> int:
-    return dict(http2.read_settings(payload)).get(http2.TABLE_SIZE, TABLE)

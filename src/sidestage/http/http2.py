@@ -7,7 +7,7 @@ import struct
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from sidestage.http.filters import Facts
-from sidestage.http.hpack import Field, encode
+from sidestage.http.hpack import TABLE, Field, encode
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -163,6 +163,11 @@ def read_settings(payload: bytes) -> List[Tuple[int, int]]:
     if len(payload) % 6:
         raise BrokenFrame(FRAME_SIZE_ERROR)
     return list(struct.iter_unpack("!HI", payload))
+
+
+def table_size(payload: bytes) -> int:
+    """Of a decoder's table, as SETTINGS leave it. Raises BrokenFrame."""
+    return dict(read_settings(payload)).get(TABLE_SIZE, TABLE)
 
 
 def facts(fields: List[Field], body: Optional[bytes]) -> Optional[Facts]:

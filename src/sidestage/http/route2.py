@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import List, Optional
 
 from sidestage.http import http2
-from sidestage.http.answers2 import Answers, table_size
+from sidestage.http.answers2 import Answers
 from sidestage.http.hpack import TABLE, HpackError
 from sidestage.http.http2 import (
     DATA,
@@ -31,6 +31,7 @@ from sidestage.http.http2 import (
     Frame,
 )  # fmt: skip
 from sidestage.http.orders import CLIENT, POD, Send, body_bounds, choose
+from sidestage.http.route1 import HEAD_TIME
 from sidestage.http.streams import Leg, Part, Stream
 
 MAX_QUEUE = 4 << 20  # bytes of one request that its program doesn't take; beyond the windows of most servers
@@ -57,12 +58,18 @@ class Http2(Answers):
                 if block is not None:
                     self._from_client(frame, block)
                     self._pending = b""
+                    if self._unended:
+                        self._unended = False
+                        self._timer(0)
                 if self.done or self._over:
                     return
         except BrokenFrame as error:
             self._broken(error.code)
         except HpackError:
             self._broken(http2.COMPRESSION_ERROR)
+        if self._pending and not self._timing and not (self.done or self._over):
+            self._unended = True
+            self._timer(HEAD_TIME)
 
     def _broken(self, code: int) -> None:
         """The client breaks the rules: while all is POD's, it may judge that itself."""
@@ -98,7 +105,7 @@ class Http2(Answers):
             self._out.append(Send(POD, frame.raw))
 
     def _client_settings(self, payload: bytes) -> None:
-        self._unacked.append(table_size(payload))
+        self._unacked.append(http2.table_size(payload))
         for key, value in http2.read_settings(payload):
             if key in (http2.INITIAL_WINDOW, http2.FRAME_SIZE, http2.LIST_SIZE):
                 self._settings[key] = value
@@ -228,6 +235,9 @@ class Http2(Answers):
     def timeout(self) -> None:
         """A body is waited for during at least one whole turn of the timer."""
         self._timing = 0.0
+        if self._unended:
+            self._broken(http2.CALM)
+            return
         waiting = [stream for stream in self._streams.values() if stream.leg is None]
         for stream in waiting:
             if stream.aged or not self._rules:

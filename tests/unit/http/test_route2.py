@@ -295,6 +295,26 @@ def test_a_body_decides(slice_: int) -> None:
     assert len(w.got(big).data) > 600_000
 
 
+def test_a_header_block_without_end_is_waited_for_a_moment() -> None:
+    block = bytes.fromhex("828684410178")
+    for first, judge in ((fields("/"), "splice 0"), (mine("/"), "eof -1")):
+        w = world()
+        w.ask(first)
+        w.run()
+        w.do(w.router.client(http2.frame(http2.HEADERS, http2.END_STREAM, 101, block[:3])))
+        assert w.timer == 10
+        w.do(w.router.timeout())
+        assert judge in w.log
+    w = world()
+    w.ask(mine("/"))
+    w.run()
+    w.do(w.router.client(http2.frame(http2.HEADERS, http2.END_STREAM, 101, block[:3])))
+    w.do(w.router.client(http2.frame(http2.CONTINUATION, http2.END_HEADERS, 101, block[3:])))
+    assert w.timer == 0
+    w.client.streams[101] = Message()
+    assert 101 in w.router._route._streams  # type: ignore[attr-defined]
+
+
 def test_a_body_is_waited_for_two_turns_at_most() -> None:
     w = World([rule(**BODY)])
     w.run()
