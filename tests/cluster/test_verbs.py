@@ -50,6 +50,26 @@ def test_port_forward_and_what_clean_leaves_alone(cluster: Cluster, shop: str) -
     eventually("the end of its Job", lambda: not jobs(cluster, shop))
 
 
+def test_port_forward_goes_on_with_the_next_pod(cluster: Cluster, shop: str) -> None:
+    with verb(["port-forward", "-n", shop, "-t", "statefulset/ledger", "-i", IMAGE, "-L", "0:localhost:7000"]) as run:
+        port = re.search(r"127\.0\.0\.1:(\d+) ->", run.wait("Ready", 90))
+        assert port
+
+        def echoes() -> bool:
+            try:
+                with socket.create_connection(("127.0.0.1", int(port[1])), 5) as sock:
+                    sock.sendall(b"ping")
+                    return sock.recv(9) == b"ping"
+            except OSError:
+                return False
+
+        assert echoes()
+        cluster.kubectl("delete", "pod", "-n", shop, "-l", "app=ledger", "--wait=false")
+        run.wait("plugged in again", 90)
+        eventually("the next pod's answer", echoes, 30)
+        assert run.end() == 0
+
+
 def test_clean_removes_what_is_ours(cluster: Cluster, shop: str) -> None:
     for session in (DEAD, OTHERS):
         made = job.job(Agent(image=IMAGE), session, 1, namespace=shop, node="node1", features=[], target="shop/orders")

@@ -125,6 +125,10 @@ class Bare:
         self.feed.tell("say", text=text)
 
     def _again(self) -> None:
+        def greeted(result: Args, _raw: bytes, errno: int) -> None:
+            if not errno:
+                self.target = result
+
         self.asked.forget()
-        self._attachment.hello(self._session, lambda *_: None)
+        self._attachment.hello(self._session, greeted)
         self.again(self.links.control)
