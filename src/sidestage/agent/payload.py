@@ -33,9 +33,9 @@ MODULES = {
         "route2", "router", "sieve", "streams", "wires",
     ),
     "sidestage.agent": (
-        "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "legs", "listeners", "main", "measure", "mesh",
-        "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted", "sockdiag", "steal",
-        "target", "tcp",
+        "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "holder", "legs", "listeners", "main",
+        "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted",
+        "sockdiag", "steal", "target", "tcp",
     ),
 }  # fmt: skip
 
