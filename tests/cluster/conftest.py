@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import shutil
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SECONDS, func_only=True))
 
 
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """Tests here may take a minute, which is no reason to print where all threads are; pytest-timeout still watches."""
+    faulthandler.cancel_dump_traceback_later()
+
+
 @pytest.fixture(scope="session")
 def built(request: pytest.FixtureRequest) -> None:
     """Binaries and images are in the cache: minutes, once. What lacks is said; `./run test` says it before all tests too."""
@@ -33,6 +40,7 @@ def built(request: pytest.FixtureRequest) -> None:
     version = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
     if tuple(map(int, re.findall(r"\d+", version)[:2])) < (1, 21):
         pytest.skip(f"NO CLUSTER: {version} can't fetch the toolchain that is needed; Go 1.21 or later can")
+    faulthandler.cancel_dump_traceback_later()
     aloud(request, "up", "build")
 
 
