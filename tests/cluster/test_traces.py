@@ -71,9 +71,10 @@ def test_the_agent_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> Non
     with session(cluster, tmp_path, shop, "deployment/orders", ["python3", "-c", programs.SERVER]) as one:
         one.prints("listening")
         pods = cluster.get("pods", "-n", shop, "-l", "sidestage.dev/session")["items"]
+        said = one.said()
         for pod in pods:
             cluster.kill(pod)
-        eventually("a word about it", lambda: one.said().strip())
+        eventually("a word about it", lambda: one.said() != said)
         if one.process.poll() is None:
             one.stop()
     assert {pod["spec"]["nodeName"] for pod in pods} <= set(NODES)

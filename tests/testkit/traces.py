@@ -1,7 +1,7 @@
 """All that a session could leave behind in the cluster: objects of all kinds, and on each node processes, rules, sockets, mounts.
 
 Not compared is what the cluster writes down or renews by itself: events, leases, status, versions, and a node's records of
-containers that have ended, which kubelet clears once a minute.
+containers that have ended, which kubelet clears once a minute, and its groups for a class of pods, made with the first of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ OWN_RECORDS = {"events", "events.events.k8s.io", "leases.coordination.k8s.io", "
 NODE = """
 ps -eo pid,ppid,args --no-headers | awk -v me=$$ '$1 != me && $2 != me { print "process", $0 }'
 ctr -a STATE/NODE/run/containerd.sock -n k8s.io tasks ls -q | sed 's/^/container /'
-find /sys/fs/cgroup/*/NAME/NODE /sys/fs/cgroup/NAME/NODE -type d 2>&- | sed 's/^/cgroup /'
+find /sys/fs/cgroup/*/NAME/NODE /sys/fs/cgroup/NAME/NODE -type d 2>&- | grep -Ev '/(burstable|besteffort)$' | sed 's/^/cgroup /'
 cut -d' ' -f4-5 /proc/1/mountinfo | sed 's/^/mount /'
 for net in /proc/1/ns/net /run/netns/*; do
     enter="nsenter --net=$net"
