@@ -13,6 +13,7 @@ from sidestage import config
 from sidestage.cli.cluster import cluster_plan
 from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
+from sidestage.cli.names import name_rules
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.progress import Progress
 from sidestage.cluster import plug
@@ -22,6 +23,7 @@ from sidestage.targets.spec import TargetError, TargetSpec, parse
 if TYPE_CHECKING:
     from sidestage.cli.diff import DiffSummary
     from sidestage.session.watch import Wish
+    from sidestage.views.dns import NameRules
     from sidestage.views.incoming import IncomingRules
 
 START_TIMEOUT = 60.0  # seconds until the session must have begun, besides agent.startup_timeout; its own waits say more
@@ -40,11 +42,12 @@ def main(options: ExecOptions) -> int:
     command = [_find(options.command[0]), *options.command[1:]]
     spec = TargetSpec("replay", options.replay) if options.replay else target_of(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
+    names, named = name_rules(settings, progress.warn)
     summary = _summary(settings, incoming, options.output)
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, command, options)
+        ours, child = _start_session(settings, spec, session, incoming, command, options, names, named)
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -153,7 +156,8 @@ def target_of(settings: config.Config) -> TargetSpec:
 
 
 def _start_session(
-    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions
+    settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions,
+    names: NameRules, named: bool,
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -175,6 +179,7 @@ def _start_session(
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
+            names=names, named=named,
             writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write),
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)

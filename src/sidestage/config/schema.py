@@ -76,8 +76,15 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
+class NameFilters:
+    remote: Strings = ()
+    local: Strings = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Dns:
     enabled: bool = True
+    filter: NameFilters = NameFilters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +175,6 @@ NOT_YET = {
     "feature.network.incoming.tls_delivery": _STEAL,
     "feature.network.incoming.https_delivery": _STEAL,
     "feature.network.incoming.on_concurrent_steal": _STEAL,
-    "feature.network.dns.filter": "DNS filters are not there yet; feature.network.outgoing.filter names what connects where",
 }
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {

@@ -14,6 +14,7 @@ SECTIONS: dict[str, str] = {
     "feature.network.outgoing": "Where the program's connections leave from; `false` leaves them local.",
     "feature.network.outgoing.filter": "`[tcp://|udp://][name|address|network][:port]`: what goes remote, or what stays local.",
     "feature.network.dns": "Who is asked for names; `false` leaves them local.",
+    "feature.network.dns.filter": "`[name][:port]`, `*` for any characters: what the target is asked for, or what is asked here.",
     "feature.magic": "Conveniences for what programs do behind one's back.",
     "feature.diff": "Comparing the local program's answers with the target's own; `true` switches it on.",
 }
@@ -88,6 +89,8 @@ KEYS: dict[str, str] = {
     "feature.network.outgoing.filter.local": "These stay local.",
     "feature.network.outgoing.unix_streams": "Regular expressions for paths of unix sockets that are the target's.",
     "feature.network.dns.enabled": "Names are asked of the target's nameservers.",
+    "feature.network.dns.filter.remote": "Only these names are asked of the target's nameservers, all others of this machine's.",
+    "feature.network.dns.filter.local": "These names are asked of this machine's nameservers and hosts file.",
     "feature.hostname": "The program's host name is the target's.",
     "feature.magic.aws": "This machine's AWS credentials are hidden, so that the target's identity is used.",
     "feature.diff.enabled": "Compare, and sum up when the program ends.",

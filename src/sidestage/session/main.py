@@ -17,11 +17,13 @@ from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
 from sidestage.session.feed import Feed
 from sidestage.session.fusefs import FuseFiles
+from sidestage.session.here import Here
 from sidestage.session.incoming import Incoming
 from sidestage.session.memfiles import MemFiles
 from sidestage.session.outgoing import Outgoing
 from sidestage.session.pathchanges import PathChanges
 from sidestage.session.recent import Recent
+from sidestage.session.resolver import Resolver
 from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
@@ -30,7 +32,9 @@ from sidestage.targets.plug import Plug
 from sidestage.targets.spec import TargetError, TargetSpec
 from sidestage.trap import kernel
 from sidestage.trap.broker import encode
+from sidestage.views.dns import NameRules
 from sidestage.views.incoming import IncomingRules
+from sidestage.views.resolve import Settings
 
 if TYPE_CHECKING:
     from sidestage.record.tape import Tape
@@ -53,6 +57,8 @@ class SessionOptions:
     record: str = ""  # file
     secrets: bool = False  # recorded as they are
     writable: bool = False  # may files of the target be changed?
+    names: NameRules = NameRules()
+    named: bool = False  # do other decisions depend on names?
 
 
 def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
@@ -130,6 +136,8 @@ class Session:
         self._loop = Loop()
         self._listener = -1
         self._begun: dict[str, Any] = {}
+        self._reading = 0  # files of the target that decide on names
+        self._hosts = ""
         self._feed = Feed(self._loop, options.session, options.about, lambda: self._lost("stopped from outside"))
         self._broker = BrokerServer(self._loop, sock, self._trap_gone)
         self._broker.on("ready", self._ready)
@@ -148,6 +156,8 @@ class Session:
             watch.answered = lambda: links.control.event("answered", {})
         self._attachment.hello(options.session, self._on_hello)
         links.call("env", {}, self._on_env)
+        if options.names or options.named:
+            self._learn_names()
         self._root = -1
         self._files: FuseFiles | MemFiles | None = None
         if mounted:
@@ -215,16 +225,42 @@ class Session:
     def _begin(self, errno: int) -> None:
         if errno:
             self._lost(f"the agent beside the target answered with: {os.strerror(errno)}")
-        elif {"hello", "env"} <= self._begun.keys():
+        elif {"hello", "env"} <= self._begun.keys() and not self._reading:
             fds = [self._begun["env"]] + ([self._root] if self._root >= 0 else [])
             self._feed.tell("begin", **self._begun["hello"])
             self._broker.event("begin", fds=fds, note=self._begun.get("note"), **self._begun["hello"])
+
+    def _learn_names(self) -> None:
+        """What the decisions about names depend on must be known before the program asks."""
+        resolver = Resolver(self._loop, self._links, self._asked, lambda: self._begun.get("hello", {}).get("nameservers", []))
+        if self._options.names:
+            self._outgoing.here = Here(self._loop, self._options.names)
+        self._reading = 2
+
+        def settings(of: Settings) -> None:
+            self._outgoing.search = of.search
+            if self._outgoing.here:
+                self._outgoing.here.told(of)
+            read()
+
+        def hosts(text: str) -> None:
+            self._hosts = text
+            read()
+
+        def read() -> None:
+            self._reading -= 1
+            self._begin(0)
+
+        resolver.settings(settings)
+        resolver.file("/etc/hosts", hosts)
 
     # -- requests from trap --
 
     def _ready(self, args: Args, fds: list[int], reply: Reply) -> None:
         self._listener = fds[0]
         self._outgoing.tells_names = args["names"]
+        if args["names"]:
+            self._outgoing.learn_hosts(self._hosts)
         reply()
         with contextlib.suppress(ProcessLookupError):  # trap died just now: we shall hear of it
             self._guard = guard.start(self._trap, self._listener, self._options.session)

@@ -14,13 +14,17 @@ from typing import Any
 from sidestage.protocol.messages import Buffer
 from sidestage.session.attempt import Attempt
 from sidestage.session.broker import Args, BrokerServer, Handler, Reply
+from sidestage.session.dns_stream import DnsStream
 from sidestage.session.feed import Feed
+from sidestage.session.here import Here
 from sidestage.session.relay import UdpRelay
 from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
-from sidestage.views.names import DNS_PORT, answers, question
+from sidestage.views import resolve
+from sidestage.views.dns import forms
+from sidestage.views.names import DNS_PORT, aliases, answers, question
 
 RELAY_CONNECT_TIMEOUT = 10.0  # seconds for trap to connect the program's unix socket, a local matter
 MAX_NAMES = 4096  # remembered for the feed
@@ -30,6 +34,8 @@ class Outgoing:
     def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed) -> None:
         self._loop, self._links, self._broker, self._feed = loop, links, broker, feed
         self.tells_names = False  # does trap want to hear which address is whose?
+        self.here: Here | None = None  # some names are this machine's
+        self.search: tuple[str, ...] = ()  # the target's, when names matter
         self._names: dict[str, str] = {}  # address -> the name that it was last the answer to
         broker.on("connect", self._when_up(self._connect))
         broker.on("udp", self._when_up(self._udp))
@@ -41,7 +47,9 @@ class Outgoing:
 
     def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
         program, listener = (socket.socket(fileno=fd) for fd in fds)
-        attempt = Attempt(self._feed, "tcp", host=args["host"], port=args["port"], name=self._names.get(args["host"]))
+        host, port = args["host"], args["port"]
+        attempt = Attempt(self._feed, "tcp", host=host, port=port, name=self._names.get(host))
+        by_name = port == DNS_PORT and (self.here is not None or self.tells_names)
         link = self._links.carrier()
 
         def connected(channel: int, info: Args) -> None:
@@ -50,7 +58,8 @@ class Outgoing:
             try:
                 end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
             except OSError as error:
-                link.reset(channel)
+                if channel:
+                    link.reset(channel)
                 attempt.result(error.errno or 5)
                 if args["pending"]:
                     with contextlib.suppress(OSError):
@@ -58,6 +67,12 @@ class Outgoing:
                 else:
                     reply(error.errno or 5)
             else:
+                if by_name:
+                    DnsStream(self._loop, link, channel, end, host, self.here, self._heard, attempt.ended)
+                    attempt.result()
+                    if not args["pending"]:
+                        reply(local=info.get("local"))
+                    return
                 attempt.pump = SocketPump(self._loop, link, channel, end, on_end=attempt.ended)
                 attempt.pump.start()
                 attempt.result()
@@ -68,19 +83,22 @@ class Outgoing:
                 listener.close()
 
         def refused(errno: int) -> None:
+            if self.here and by_name:  # the names that are this machine's can be asked for all the same
+                connected(0, {})
+                return
             program.close()
             listener.close()
             attempt.result(errno)
             reply(errno)
 
-        Waiting(connected, refused).open(link, "tcp", {"host": args["host"], "port": args["port"]})
+        Waiting(connected, refused).open(link, "tcp", {"host": host, "port": port})
 
     def _udp(self, args: Args, fds: list[int], reply: Reply) -> None:
         host, port = args["host"], args["port"]
         if port != DNS_PORT:
             Attempt(self._feed, "udp", host=host, port=port, name=self._names.get(host)).result()
         heard = self._heard if port == DNS_PORT else lambda _: None
-        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard)
+        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard, self.here)
 
     def _heard(self, data: Buffer) -> None:
         """An answer for the program, which need not wait until we have read it, unless the decisions of trap depend on it."""
@@ -92,15 +110,26 @@ class Outgoing:
 
     def _learn(self, message: bytes) -> None:
         found = list(answers(message))
+        others = aliases(message) if self.tells_names else []
         for name, address in found:
             if self.tells_names:
-                self._broker.event("name", name=name, address=address)
+                for one in (name, *others):
+                    self._tell_name(one, address)
             if len(self._names) >= MAX_NAMES:
                 del self._names[next(iter(self._names))]
             self._names[address] = name
         asked = question(message)
         if asked:
             self._feed.tell("dns", name=asked[0], kind=asked[1], addresses=[address for _, address in found], code=message[3] & 15)
+
+    def _tell_name(self, name: str, address: str) -> None:
+        for form in forms(name, self.search):
+            self._broker.event("name", name=form, address=address)
+
+    def learn_hosts(self, text: str) -> None:
+        """A hosts file of the target: who finds a name there asks nobody."""
+        for name, address in resolve.all_hosts(text):
+            self._tell_name(name, address)
 
     def _unix(self, args: Args, _fds: list[int], reply: Reply) -> None:
         kind = socket.SOCK_SEQPACKET if args["type"] == "seqpacket" else socket.SOCK_STREAM

@@ -16,6 +16,7 @@ from typing import Any
 from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Reply
+from sidestage.session.here import Here
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.views.names import DNS_PORT, server_failure
@@ -26,15 +27,17 @@ MAX_DATAGRAM = 65535
 
 
 class UdpRelay:
-    """`heard(message)` is told each datagram that comes from the target."""
+    """`heard(message)` is told each datagram for the program; `here` takes queries that are this machine's."""
 
     def __init__(
-        self, loop: Loop, links: Links, sock: socket.socket, remote: tuple[str, int], reply: Reply, heard: Callable[[Buffer], None]
-    ) -> None:
+        self, loop: Loop, links: Links, sock: socket.socket, remote: tuple[str, int], reply: Reply,
+        heard: Callable[[Buffer], None], here: Here | None = None,
+    ) -> None:  # fmt: skip
         self._loop, self._sock, self._reply, self._heard = loop, sock, reply, heard
         self._link = links.carrier()
-        self._args = {"host": remote[0], "port": remote[1]}
+        self._args: dict[str, Any] = {"host": remote[0], "port": remote[1]}
         self._dns = remote[1] == DNS_PORT
+        self._here = here if self._dns else None
         self._peer: tuple[str, int] | None = None
         self._checks = 0
         self._failed = False
@@ -59,7 +62,9 @@ class UdpRelay:
                 self._send(data)
 
     def _send(self, data: bytes) -> None:
-        if self._failed:
+        if self._here and self._here.takes(data):
+            self._here.ask(data, self._args["host"], self._answered_here)
+        elif self._failed:
             self._answer(server_failure(data))
         elif not self._channel:
             self._queries = [data]
@@ -80,6 +85,11 @@ class UdpRelay:
         self._link.consumed(self._channel, len(data))
         self._heard(data)
         self._answer(data)
+
+    def _answered_here(self, data: bytes) -> None:
+        if data and self._sock.fileno() >= 0:
+            self._heard(data)
+            self._answer(data)
 
     def _answer(self, data: Buffer) -> None:
         if self._peer:

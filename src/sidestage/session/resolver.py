@@ -40,12 +40,13 @@ class Resolver:
             else:
                 self.settings(lambda of: self._ask(resolve.candidates(name, of), of, found))
 
-        self._file("/etc/hosts", read)
+        self.file("/etc/hosts", read)
 
     def settings(self, done: Callable[[Settings], None]) -> None:
-        self._file("/etc/resolv.conf", lambda text: done(resolve.settings(text, self._nameservers())))
+        self.file("/etc/resolv.conf", lambda text: done(resolve.settings(text, self._nameservers())))
 
-    def _file(self, path: str, done: Callable[[str], None]) -> None:
+    def file(self, path: str, done: Callable[[str], None]) -> None:
+        """`done` is told the text, empty where it can't be read."""
         def read(result: Args, raw: Buffer, _errno: int) -> None:
             if result.get("handle"):
                 self._links.call("close", {"handle": result["handle"]}, lambda *_: None)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 DNS_PORT = 53
 MAX_NAMES = 4096  # addresses remembered; the oldest is forgotten
+MAX_ALIASES = 64  # names of one address
 _A, _CNAME, _AAAA = 1, 5, 28
 _MAX_JUMPS = 32  # compression pointers may form loops (RFC 1035 4.1.4)
 
@@ -34,6 +35,29 @@ def answers(message: bytes) -> Iterator[tuple[str, str]]:
                 yield asked, str(ipaddress.ip_address(data))
     except (struct.error, ValueError, IndexError, UnicodeDecodeError):
         return
+
+
+def aliases(message: bytes) -> list[str]:
+    """The names behind which a response found its addresses: CNAMEs, without the name asked; they have the same addresses."""
+    found: list[str] = []
+    try:
+        _, flags, questions, records = struct.unpack_from("!4H", message)
+        at = end_of_question(message) if flags & 0x8000 and questions == 1 else len(message)
+        for _ in range(min(records, MAX_ALIASES)):
+            _, at = _name(message, at)
+            kind, _, _, size = struct.unpack_from("!HHIH", message, at)
+            at += 10
+            if kind == _CNAME:
+                found.append(_name(message, at)[0])
+            at += size
+    except (struct.error, ValueError, IndexError, UnicodeDecodeError):
+        pass
+    return found
+
+
+def end_of_question(message: bytes) -> int:
+    """Where the first question of a message ends. Raises as a message that is no such does."""
+    return _name(message, 12)[1] + 4
 
 
 def question(message: bytes) -> tuple[str, int] | None:
@@ -79,7 +103,9 @@ class Names:
         self._names: dict[str, set[str]] = {}
 
     def learn(self, name: str, address: str) -> None:
-        self._names.setdefault(address, set()).add(name.rstrip(".").lower())
+        known = self._names.setdefault(address, set())
+        if len(known) < MAX_ALIASES:
+            known.add(name.rstrip(".").lower())
         if len(self._names) > MAX_NAMES:
             del self._names[next(iter(self._names))]
 

@@ -6,8 +6,10 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from sidestage.views.dns import NameFilterError, ascii_name
 from sidestage.views.names import DNS_PORT, Names
 
 _FILTER = re.compile(
@@ -17,13 +19,13 @@ _FILTER = re.compile(
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class FilterError(ValueError):
-    """A filter that can't be read; the text says why."""
+FilterError = NameFilterError
 
 
 @dataclass(frozen=True, slots=True)
 class AddressFilter:
-    """`[tcp://|udp://][name|ip|cidr][:port]`; 0.0.0.0 and port 0 mean any. IPv6 in brackets, prefix after them."""
+    """`[tcp://|udp://][name|ip|cidr][:port]`; 0.0.0.0, `*` and port 0 mean any; `*` in a name any
+    characters. IPv6 in brackets, prefix after them."""
 
     protocol: str | None
     network: Network | None
@@ -41,20 +43,20 @@ class AddressFilter:
             raise FilterError(f"{text!r}: there is no port {port}")
         network: Network | None = None
         name: str | None = None
-        if host and host not in ("0.0.0.0", "::"):
+        if host not in ("", "*", "0.0.0.0", "::"):
             try:
-                network = ipaddress.ip_network(host, strict=False)
+                network = _unmapped(ipaddress.ip_network(host, strict=False))
             except ValueError as error:
-                if "/" in host:
+                if "/" in host or "[" in found["host"]:
                     raise FilterError(f"{text!r}: {error}") from error
-                name = host.rstrip(".").lower()
+                name = ascii_name(host)
         return cls(found["protocol"], network, name, port)
 
     def matches(self, address: str, port: int, protocol: str, names: Collection[str]) -> bool:
         if (self.protocol and self.protocol != protocol) or (self.port and self.port != port):
             return False
         if self.name is not None:
-            return self.name in names
+            return self.name in names or ("*" in self.name and any(fnmatchcase(name, self.name) for name in names))
         return self.network is None or _parse(address) in self.network
 
 
@@ -108,6 +110,13 @@ class OutgoingPolicy:
 
     def unix(self, path: str) -> bool:
         return any(pattern.search(path) for pattern in self._unix)
+
+
+def _unmapped(network: Network) -> Network:
+    """A network of v4-mapped addresses as the IPv4 network: as `canonical` does to the addresses."""
+    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped and network.prefixlen >= 96:
+        return ipaddress.ip_network((network.network_address.ipv4_mapped, network.prefixlen - 96))
+    return network
 
 
 @lru_cache(4096)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 A, AAAA = 1, 28
-MAX_SEARCH, MAX_SERVERS = 32, 3
+MAX_SEARCH, MAX_SERVERS, MAX_HOSTS = 32, 3, 1024
+DEFAULT_SERVER = "127.0.0.1"  # where a file names none (resolv.conf(5))
 NOT_FOUND = 3  # NXDOMAIN (RFC 1035 4.1.1)
 
 
@@ -50,6 +51,12 @@ def hosts(text: str, name: str) -> list[str]:
     wanted = name.rstrip(".").lower()
     lines = (line.partition("#")[0].split() for line in text.splitlines())
     return [words[0] for words in lines if wanted in (word.lower() for word in words[1:]) and is_address(words[0])]
+
+
+def all_hosts(text: str) -> list[tuple[str, str]]:
+    """(name, address) of all lines of a hosts file."""
+    lines = (line.partition("#")[0].split() for line in text.splitlines())
+    return [(word.lower(), words[0]) for words in lines for word in words[1:] if is_address(words[0])][:MAX_HOSTS]
 
 
 def candidates(name: str, of: Settings) -> list[str]:

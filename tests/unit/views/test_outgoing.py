@@ -55,18 +55,30 @@ def test_switches() -> None:
         ("[fd00::2]", "fd00::1", 80, "tcp", False),
         ("db.staging", "10.9.9.9", 5432, "tcp", True),
         ("DB.staging.:5433", "10.9.9.9", 5432, "tcp", False),
+        ("udp://*.staging:53", "10.9.9.9", 53, "tcp", False),
+        ("tcp://*.staging:5432", "10.9.9.9", 5432, "tcp", True),
+        ("*.staging", "10.9.9.8", 5432, "tcp", False),
+        ("tcp://*:80", "fd00::1", 80, "tcp", True),
+        ("[::ffff:10.1.0.0]/112:80", "10.1.2.3", 80, "tcp", True),
+        ("[::ffff:10.1.2.4]", "10.1.2.3", 80, "tcp", False),
+        ("10.1.2.3", "::ffff:10.1.2.3", 80, "tcp", True),
+        ("0.0.0.0/0", "fd00::1", 80, "tcp", False),
+        ("[::]/0", "fd00::1", 80, "udp", True),
+        ("[::]:80", "10.1.2.3", 80, "udp", True),
+        ("bücher.lan", "10.9.9.9", 80, "tcp", True),
     ],
 )
 def test_filters_on_both_sides(text: str, host: str, port: int, kind: str, want: bool) -> None:
     names = Names()
     names.learn("db.staging.", "10.9.9.9")
+    names.learn("xn--bcher-kva.lan", "10.9.9.9")
     only = policy(OutgoingRules(remote=(AddressFilter.parse(text),)), names)
     but = policy(OutgoingRules(local=(AddressFilter.parse(text),)), names)
     assert (only.connect(4, host, port, kind) is not None) is want
     assert (but.connect(4, host, port, kind) is None) is want
 
 
-@pytest.mark.parametrize("text", ["", "10.0.0.0/99", "sctp://x", "x:99999", "a:b:c"])
+@pytest.mark.parametrize("text", ["", "10.0.0.0/99", "sctp://x", "x:99999", "a:b:c", "[db]"])
 def test_bad_filters_are_refused(text: str) -> None:
     with pytest.raises(FilterError):
         AddressFilter.parse(text)
