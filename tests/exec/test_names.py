@@ -314,7 +314,8 @@ def test_a_connection_goes_by_any_name_of_its_address(place: Place, name: str, b
 
 
 def test_names_learnt_by_tcp(place: Place) -> None:
-    ask = f"import subprocess; a = subprocess.check_output([{need('dig')!r}, '+tcp', '+short', 'db.shop.internal'], text=True).strip()"
+    dig = [need("dig"), "+tcp", "+short", "db.shop.internal"]
+    ask = f"import subprocess; a = subprocess.check_output({dig}, text=True).strip()"
     code = f"{ask}\n{connected('db').replace(repr('db'), 'a')}"
     result = place.plugged([sys.executable, "-c", code], {"outgoing": {"filter": {"remote": ["db.shop.internal"]}}})
     assert result.out == "b'hi'\n", result.err

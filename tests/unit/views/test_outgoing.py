@@ -55,7 +55,7 @@ def test_switches() -> None:
         ("[fd00::2]", "fd00::1", 80, "tcp", False),
         ("db.staging", "10.9.9.9", 5432, "tcp", True),
         ("DB.staging.:5433", "10.9.9.9", 5432, "tcp", False),
-        ("udp://*.staging:53", "10.9.9.9", 53, "tcp", False),
+        ("udp://*.staging:54", "10.9.9.9", 54, "tcp", False),
         ("tcp://*.staging:5432", "10.9.9.9", 5432, "tcp", True),
         ("*.staging", "10.9.9.8", 5432, "tcp", False),
         ("tcp://*:80", "fd00::1", 80, "tcp", True),
