@@ -45,9 +45,11 @@ def test_each_verb_has_its_example() -> None:
 
 def test_port_forward(staging: Target) -> None:
     words, (ready,) = example("port-forward")
-    with verb(here(words, staging)) as run:
+    with socket.create_server(("127.0.0.1", 0)) as free:  # others may use the page's port just now
+        port = free.getsockname()[1]
+    with verb([word.replace("15432", str(port)) for word in here(words, staging)]) as run:
         assert alike(run.wait("Ready")) == alike(ready)
-        with socket.create_connection(("127.0.0.1", 15432), 10) as sock:
+        with socket.create_connection(("127.0.0.1", port), 10) as sock:
             sock.sendall(b"as the page says")
             assert sock.recv(99) == b"as the page says"
         assert run.end() == 0
