@@ -125,6 +125,16 @@ class Files:
         finally:
             os.close(fd)
 
+    def realpath(self, path: str) -> Dict[str, object]:
+        """`{stat, real}`: the same place by a path without links."""
+        fd = self.walk(path, os.O_PATH)
+        try:
+            root, real = (os.readlink(f"/proc/self/fd/{each}").rstrip("/") for each in (self._root, fd))
+            below = real == root or real.startswith(f"{root}/")
+            return {"stat": stat_of(os.fstat(fd)), "real": (real[len(root) :] if below else real) or "/"}
+        finally:
+            os.close(fd)
+
     def readlink(self, path: str) -> bytes:
         fd = self.walk(path, os.O_PATH | os.O_NOFOLLOW)
         try:

@@ -102,6 +102,7 @@ class Agent:
             "read": lambda a: ({}, self._files.read(a["handle"], a["offset"], a["size"])),
             "readdir": lambda a: ({"entries": self._files.readdir(a["handle"], bool(a.get("again")))}, b""),
             "stat": lambda a: ({"stat": self._files.stat(a["path"], a.get("follow", True))}, b""),
+            "realpath": lambda a: (self._files.realpath(a["path"]), b""),
             "readlink": lambda a: ({}, self._files.readlink(a["path"])),
             "bulk": lambda a: (self._bulk.ticket(), b""),
             "cpu": lambda a: ({"seconds": time.process_time()}, b""),

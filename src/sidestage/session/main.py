@@ -169,7 +169,7 @@ class Session:
                 self._files = FuseFiles(self._loop, asked, mounted.fuse, writable=options.writable)
                 self._broker.on("change", PathChanges(asked, self._files).change)
             self._begun["note"] = mounted.why
-        for op in ("stat", "readlink", "access", "statfs"):
+        for op in ("stat", "readlink", "access", "statfs", "realpath"):
             self._broker.on(op, self._path_call(op))
         self._broker.on("open", self._open)
 

@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from sidestage.trap.cwd import WorkingDirectories
 from sidestage.trap.ports import Decision
 from sidestage.trap.supervisor import Call, Supervisor
 
@@ -37,6 +38,7 @@ class Paths:
         self.sup = sup
         self.root = sup.hello.root  # of the FUSE mount, or -1
         self._writes = sup.policy.writes
+        self.cwds = WorkingDirectories()
         self._device = -1
         self._nodes: dict[str, str] = {}
 
@@ -84,13 +86,26 @@ class Paths:
             return Place(True, mapped, write or self._may_write(path))
         if mapped != path:
             return Place(False, mapped)
-        if path[0] != "/" and (not write or self._writes) and (base := self._directory(call.tid, dirfd)):
+        if path[0] != "/" and (not write or self._writes) and (base := self.directory(call.tid, dirfd)):
             return self._below(f"{base.rstrip('/')}/{path}", write)
+        if self._writes and path[0] != "/" and self._is_top(call.tid, dirfd):
+            decision, mapped = self.sup.policy.path(f"/{path}", write)
+            return Place(True, mapped, write or self._may_write(f"/{path}")) if decision is Decision.REMOTE else 0
         return 0
 
+    @staticmethod
+    def _is_top(tid: int, dirfd: int) -> bool:
+        """A descriptor of `/`: who walks down from there by openat(2), as rsync does, means absolute paths."""
+        if signed(dirfd) < 0:
+            return False
+        try:
+            return os.readlink(f"/proc/{tid}/fd/{dirfd & 0xFFFFFFFF}") == "/"
+        except OSError:
+            return False
+
     def _below(self, path: str, write: bool) -> Place | int:
-        """Relative to a remote directory: the target's, whatever the rules say of reading it."""
-        may = self._may_write(path)
+        """Relative to a remote directory: the target's, also what is local by its name; what is for reading only stays so."""
+        may = self._may_write(path) or (self._writes and self.sup.policy.path(path, False)[0] is Decision.LOCAL)
         return Place(True, path, may) if may or not write else e.EROFS
 
     def _may_write(self, path: str) -> bool:
@@ -99,7 +114,7 @@ class Paths:
     def node_path(self, tid: int, link: str) -> str | None:
         """The target's path behind /proc/self/fd/N, when N is a remote file."""
         if match := _FD_LINK.match(link):
-            return self._directory(tid if match[1] in ("self", "thread-self") else int(match[1]), int(match[2]))
+            return self.directory(tid if match[1] in ("self", "thread-self") else int(match[1]), int(match[2]))
         return None
 
     def node_name(self, tid: int, link: str) -> str | None:
@@ -114,19 +129,22 @@ class Paths:
         except OSError:
             return None
 
-    def _directory(self, tid: int, dirfd: int) -> str | None:
+    def directory(self, tid: int, dirfd: int) -> str | None:
+        """The target's path of a directory that it is relative to; None: it is this machine's."""
         number = signed(dirfd)
+        if number == AT_FDCWD and (path := self.cwds.get(tid)):
+            return path
         if self.root < 0 or (number < 0 and not (self._writes and number == AT_FDCWD)):
             return None
         link = f"/proc/{tid}/cwd" if number == AT_FDCWD else f"/proc/{tid}/fd/{number}"
         try:
             node, _, rest = os.readlink(link)[1:].partition("/")  # the kernel has walked the rest itself, chdir(2) for one
-            path = self._nodes.get(node)
-            if not path or os.stat(link).st_dev != self.device:
+            known = self._nodes.get(node)
+            if not known or os.stat(link).st_dev != self.device:
                 return None
         except OSError:
             return None
-        return f"{path.rstrip('/')}/{rest}" if rest else path
+        return f"{known.rstrip('/')}/{rest}" if rest else known
 
     def renamed(self, old: str, new: str, *, exchange: bool = False) -> None:
         """Open directories, and what is open below them, have another path now."""

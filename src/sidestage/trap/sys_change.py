@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from sidestage.trap import cwd
 from sidestage.trap.paths import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Paths, Place, signed, umask
 from sidestage.trap.supervisor import Call, Supervisor
 
@@ -28,6 +29,7 @@ def install(sup: Supervisor) -> None:
     if not sup.policy.writes:
         return
     changes = _Changes(Paths.of(sup))
+    cwd.install(Paths.of(sup))
     at, one, two = AT_FDCWD, changes.one, changes.two
     on = sup.on
 

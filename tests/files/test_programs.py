@@ -1,0 +1,168 @@
+"""Real programs on files of the target that they change: what they print and leave behind is the same native and plugged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.testkit.build import need
+from tests.testkit.target import Target
+
+FRESH = "rm -rf /srv/w; mkdir /srv/w"
+EXERCISER = Path(__file__).with_name("exerciser.py")
+
+SHELL = {
+    "working directories": """
+        mkdir -p /srv/w/a/b/c; cd /srv/w/a; pwd; /bin/pwd; echo hi >x; mkdir y; ls
+        (cd b/c; touch z; pwd; ls ..); pwd; cd ..; ls
+        cd /tmp; pwd; cd /srv/w/a/y; sh -c 'echo t >t; pwd'; ls -a
+        cd /; ls /srv/w/a/y; cd /srv/w/a/x || echo no; ln -s a/b /srv/w/l; cd /srv/none || echo no
+        (cd /srv/w/l; /bin/pwd; cd ..; ls); (cd /srv/w/a; env -i /bin/sh -c 'env -C b /bin/pwd'; cd /; /bin/pwd)
+    """,
+    "tar": """
+        cp -a /srv/folder /srv/w/a; tar -C /srv/w -cf /srv/w/t.tar a; mkdir /srv/w/u; tar xf /srv/w/t.tar -C /srv/w/u
+        find /srv/w/u -printf '%p %s %m\\n' | sort; md5sum /srv/w/u/a/*
+    """,
+    "git": """
+        export HOME=/srv/w GIT_AUTHOR_DATE=@1700000000+0000 GIT_COMMITTER_DATE=@1700000000+0000
+        git init -q -b main /srv/w/g && cd /srv/w/g && git config user.email a@example.com && git config user.name A
+        seq 5000 >f; mkdir d; cp f d; git add . && git commit -qm one && echo x >>f && git status --short && git diff --stat
+        git commit -qam two; git log --format=%H; git gc -q; git fsck; git clone -q . ../h 2>&1; cd ../h && git log --oneline; ls
+        git checkout -q HEAD~1 && wc -l f; git status --short; find /srv/w/g/.git -name '*.lock'; rm -rf /srv/w/g /srv/w/h/.git
+    """,
+    "sqlite, in turns": """
+        for mode in delete wal; do
+        sqlite3 /srv/w/$mode "pragma journal_mode=$mode; create table t(a integer primary key, b); pragma wal_autocheckpoint=50"
+        for n in 1 2 3; do (for i in 1 2 3 4 5; do
+        sqlite3 -cmd '.timeout 60000' /srv/w/$mode "insert into t(b) values (randomblob(3000))"; done) & done; wait
+        sqlite3 /srv/w/$mode 'select count(*), sum(length(b)) from t; pragma integrity_check'; ls /srv/w
+        rm /srv/w/$mode*; done; >/srv/w/x
+    """,
+    "ripgrep": """
+        cp -a /srv/folder /srv/w/r; seq 90000 >/srv/w/r/n; rg --sort path -c '[a7]' /srv/w/r; cd /srv/w/r && rg --sort path -n 777
+    """,
+    "rsync": """
+        cp -a /srv/folder /srv/w/r; cp /srv/big /srv/w/r; rsync -a --out-format=%n /srv/w/r/ /srv/w/s; rsync -ai /srv/w/r/ /srv/w/s
+        printf zz | dd of=/srv/w/r/big bs=1 seek=99999 conv=notrunc 2>/dev/null; touch -d @1 /srv/w/r/big
+        rsync -ai --no-whole-file /srv/w/r/ /srv/w/s; cmp /srv/w/r/big /srv/w/s/big && echo same; touch -d @1 /srv/w/*
+    """,
+    "zipimport": f"""
+        cd /srv/w; echo 'ANSWER = 42' >inside.py; {sys.executable} -m zipfile -c b.zip inside.py; rm inside.py
+        {sys.executable} -B -c 'import sys; sys.path.insert(0, "/srv/w/b.zip"); import inside; print(inside.ANSWER)'
+        rm b.zip; >x
+    """,
+    "many entries": """
+        mkdir /srv/w/m; cd /srv/w/m; seq 3000 | xargs touch; ls | wc -l; ls | md5sum; find . -name '*7' -delete; ls | wc -l
+        cd ..; rm -r m; ls -a; >x
+    """,
+}  # fmt: skip
+NEEDS = {"ripgrep": "rg", "sqlite, in turns": "sqlite3", "git": "git", "rsync": "rsync"}
+SQLITE = r"""
+import os, sqlite3, sys
+for mode in "wal", "delete", "truncate":
+    path = f"/srv/w/{mode}.db"
+    first = sqlite3.connect(path, timeout=30, isolation_level=None); second = sqlite3.connect(path, timeout=0, isolation_level=None)
+    print(first.execute(f"pragma journal_mode={mode}").fetchone()); first.execute("create table t(a, b)")
+    first.execute("begin immediate"); first.executemany("insert into t values (?, ?)", ((n, "x" * 200) for n in range(3000)))
+    try: second.execute("begin immediate"); print("two writers")
+    except sqlite3.OperationalError as error: print(error)
+    print(second.execute("select count(*) from t").fetchone()); first.execute("commit")
+    print(second.execute("select count(*), sum(a) from t").fetchone())
+    if not (child := os.fork()):
+        mine = sqlite3.connect(path, timeout=30, isolation_level=None); mine.execute("insert into t values (-1, 'child')")
+        os._exit(0)
+    os.waitpid(child, 0); print(first.execute("select * from t where a < 0").fetchall())
+    first.execute("begin"); first.execute("delete from t"); first.execute("rollback"); first.execute("vacuum")
+    print(second.execute("pragma integrity_check").fetchone(), second.execute("select count(*) from t").fetchone())
+    first.close(); second.close(); print(sorted(os.listdir("/srv/w"))); os.unlink(path)
+open("/srv/w/x", "w")
+"""
+JAVA = r"""
+import java.nio.*; import java.nio.channels.*; import java.nio.file.*; import static java.nio.file.StandardOpenOption.*;
+public class Maps {
+  public static void main(String[] args) throws Exception {
+    Path path = Path.of("/srv/w/map");
+    try (FileChannel c = FileChannel.open(path, CREATE, READ, WRITE); FileChannel d = FileChannel.open(path, READ)) {
+      MappedByteBuffer m = c.map(FileChannel.MapMode.READ_WRITE, 0, 300000);
+      for (int i = 0; i < 300000; i += 4) m.putInt(i, i);
+      m.force();
+      ByteBuffer b = ByteBuffer.allocate(8); d.read(b, 200000); b.flip(); System.out.println(b.getInt() + " " + b.getInt());
+      try (FileLock lock = c.lock()) { System.out.println(lock.isValid()); }
+      c.truncate(1000); System.out.println(d.size());
+    }
+    Files.move(path, Path.of("/srv/w/moved"), StandardCopyOption.ATOMIC_MOVE);
+    Files.writeString(Path.of("/srv/w/t"), "text\n"); Files.writeString(Path.of("/srv/w/t"), "more\n", APPEND);
+    System.out.print(Files.readString(Path.of("/srv/w/t")));
+    try (var s = Files.list(Path.of("/srv/w"))) { s.sorted().forEach(System.out::println); }
+  }
+}
+"""
+LEFT = "cd /srv/w && find . -printf '%p %y %s %m\\n' | sort; find . -type f | sort | xargs -r md5sum"
+
+
+@pytest.fixture(scope="module")
+def write_mode(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """git is a build tool, which would be let through by default."""
+    config = tmp_path_factory.mktemp("config") / "sidestage.json"
+    config.write_text('{"skip_build_tools": false, "feature": {"fs": {"mode": "write"}}}')
+    return "-f", str(config)
+
+
+def check(staging: Target, argv: list[str], flags: tuple[str, ...], timeout: float = 120) -> None:
+    found = []
+    for plugged in (False, True):
+        assert staging.native(["sh", "-c", FRESH]).code == 0
+        result = staging.plugged(argv, timeout, flags) if plugged else staging.native(argv, timeout)
+        ours = [line for line in result.err.splitlines() if not line.startswith("sidestage: ")]
+        found.append([*result.out.splitlines(), str(result.code), *ours, *staging.native(["sh", "-c", LEFT]).out.splitlines()])
+    native, plugged_too = found
+    assert plugged_too == native
+    assert len(native) > 2, "it shows nothing"
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_shell(staging: Target, name: str, write_mode: tuple[str, ...]) -> None:
+    if name in NEEDS:
+        need(NEEDS[name])
+    check(staging, ["/usr/bin/sh", "-c", SHELL[name]], write_mode)
+
+
+def test_sqlite(staging: Target, write_mode: tuple[str, ...]) -> None:
+    """Locks and the shared memory of the WAL are between the program's own processes."""
+    check(staging, [sys.executable, "-c", SQLITE], write_mode)
+
+
+def test_java(staging: Target, write_mode: tuple[str, ...], tmp_path: Path) -> None:
+    need("javac")
+    (tmp_path / "Maps.java").write_text(JAVA)
+    subprocess.run(["javac", "Maps.java"], cwd=tmp_path, check=True, timeout=120)
+    check(staging, ["java", "-Xshare:auto", "-cp", str(tmp_path), "Maps"], write_mode)
+
+
+@pytest.mark.parametrize("seed", [1, 20, 300])
+def test_exerciser(staging: Target, write_mode: tuple[str, ...], seed: int) -> None:
+    """Reads, writes, maps, truncates and renames at random: no difference to a model, and the same digest."""
+    check(staging, [sys.executable, str(EXERCISER), "/srv/w/file", str(seed), "400"], write_mode)
+
+
+def test_a_log_of_the_target_is_followed(staging: Target, write_mode: tuple[str, ...]) -> None:
+    """`tail -f` here, lines written there."""
+    assert staging.native(["sh", "-c", f"{FRESH}; echo first >/srv/w/log"]).code == 0
+    command = staging.command(["timeout", "60", "tail", "-n", "+1", "-f", "/srv/w/log"], write_mode)
+    tail = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert tail.stdout is not None
+    try:
+        seen = [tail.stdout.readline()]
+        for line in ("second", "third"):
+            time.sleep(0.1)
+            assert staging.native(["sh", "-c", f"echo {line} >>/srv/w/log"]).code == 0
+            seen.append(tail.stdout.readline())
+    finally:
+        tail.terminate()
+        tail.wait(20)
+        tail.stdout.close()
+    assert seen == [b"first\n", b"second\n", b"third\n"]
