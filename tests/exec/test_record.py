@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import time
@@ -111,6 +112,32 @@ def test_secrets_are_masked_unless_asked_for(recording: tuple[Path, list[str]]) 
     assert any(b"/kept-2" in data for data in found)
     assert not any(b"sesame" in data for data in found)
     assert any(b"Authorization:xxxxxxxxxxxxxx" in data for data in found)
+
+
+def test_a_har_of_the_exchanges(staging: Target, tmp_path: Path) -> None:
+    har, out = tmp_path / "x.har", tmp_path / "out"
+    with open(out, "wb") as sink:
+        process = subprocess.Popen(
+            [*SIDESTAGE, "record", "-t", f"process/{staging.pid}", "-o", str(har), "--", "python3", "-c", PROGRAM],
+            stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.DEVNULL, env=ENV,
+        )  # fmt: skip
+    url = f"http://{SERVICE}:8080/kept?token=sesame"
+    try:
+        wait_for("listening", lambda: "listening" in out.read_text(), 30)
+
+        def kept() -> bool:
+            staging.native(["curl", "-sS", "-m", "5", "-H", "Authorization: Bearer sesame", url])
+            time.sleep(0.1)
+            return bool(json.loads(har.read_text())["log"]["entries"])
+
+        wait_for("an entry", kept, 30)
+    finally:
+        process.terminate()
+        process.wait(20)
+    entry = json.loads(har.read_text())["log"]["entries"][0]
+    assert (entry["response"]["status"], entry["response"]["content"]["text"]) == (200, "staging /kept?token=sesame\n")
+    assert "sesame" not in json.dumps(entry["request"])
+    assert har.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from sidestage.record import tape
 
 
 def record(argv: list[str]) -> int:
-    """`exec` with a recording: the same flags, and -o. Raises UserError."""
+    """`exec` with a recording: the same flags, and -o; a FILE.har gets the HTTP exchanges alone. Raises UserError."""
     head = argv[: argv.index("--")] if "--" in argv else argv
     for flag in ("-o", "--output-file"):
         if flag in head and head.index(flag) + 1 < len(head):

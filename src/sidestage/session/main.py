@@ -39,6 +39,7 @@ from sidestage.views.resolve import Settings
 if TYPE_CHECKING:
     from sidestage.record.tape import Tape
 
+HAR = ".har"
 REPLAYED = 0.5  # seconds for the last answers of a program that is played to
 PULSE = 2.0  # seconds between words about the links
 
@@ -54,7 +55,7 @@ class SessionOptions:
     silence: float = SILENCE
     about: dict[str, Any] = field(default_factory=dict)  # told to the feed's readers
     watch: Wish = Wish()
-    record: str = ""  # file
+    record: str = ""  # file; one that ends in .har gets the exchanges alone
     secrets: bool = False  # recorded as they are
     writable: bool = False  # may files of the target be changed?
     names: NameRules = NameRules()
@@ -151,6 +152,10 @@ class Session:
         self._asked = Recent(links)
         self._outgoing = Outgoing(self._loop, links, self._broker, self._feed)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
+        if options.record.endswith(HAR):
+            from sidestage.record.har import HarFile
+
+            watch.kept = HarFile(options.record, options.secrets).keep
         self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
         if options.target.kind == "replay":
             watch.answered = lambda: links.control.event("answered", {})
@@ -174,7 +179,7 @@ class Session:
         self._broker.on("open", self._open)
 
     def _maker(self) -> Any:
-        if not self._options.record:
+        if not self._options.record or self._options.record.endswith(HAR):
             return Link
         from sidestage.record.link import Recorder, maker
         from sidestage.record.tape import Tape

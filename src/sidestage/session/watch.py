@@ -51,6 +51,7 @@ class Watch:
         self._kept: dict[int, Exchange] = {}
         self._compared = 0
         self.answered: Callable[[], None] | None = None  # hears that the program has answered a request
+        self.kept: Callable[[Args, Exchange, Answer], None] | None = None  # hears each exchange that is over, as clients saw it
         feed.on("exchange", self._details)
 
     def watched(self, args: Args, mode: str) -> Watched | None:
@@ -58,17 +59,17 @@ class Watch:
         if not (self.wish.answers or self._feed.watched):
             return None
         key = _key(args)
-        return Watched(self._observer(key, mode), lambda: self._forget(key))
+        return Watched(self._observer(key, args["local"], mode), lambda: self._forget(key))
 
     def answers(self, link: Link, channel: int, args: Args) -> None:
         """The agent opened a channel with what the target answers."""
         if self.wish.answers:
             link.accept(channel, {})
-            link.register(channel, _Answers(link, channel, self._observer(_key(args), "mirror")))
+            link.register(channel, _Answers(link, channel, self._observer(_key(args), args["local"], "mirror")))
         else:
             link.refuse(channel, 111)
 
-    def _observer(self, key: Key, mode: str) -> Observer:
+    def _observer(self, key: Key, local: list[Any], mode: str) -> Observer:
         observer = self._observers.get(key)
         if observer is None:
             from sidestage.exchange.compare import Learner, Rule
@@ -76,7 +77,7 @@ class Watch:
 
             if self._learner is None:
                 self._rules, self._learner = [Rule.parse(text) for text in self.wish.ignore], Learner()
-            where = {"port": key[0], "peer": list(key[1:]), "mode": mode}
+            where = {"port": key[0], "peer": list(key[1:]), "local": local, "mode": mode}
             sides = (TARGET, LOCAL) if self.wish.answers and mode == "mirror" else (LOCAL,)
             observer = Observer(lambda what, exchange, side: self._tell(where, what, exchange, side), sides)
             self._observers[key] = observer
@@ -101,6 +102,8 @@ class Watch:
             )  # fmt: skip
             if side == LOCAL and self.answered:
                 self.answered()
+            if self.kept and side == (TARGET if where["mode"] == "mirror" else LOCAL):
+                self.kept(where, exchange, answer)
             if side == TARGET and self._learner:
                 self._learner.see(exchange)
             if all(name in exchange.answers and exchange.answers[name].done for name in (TARGET, LOCAL)):
