@@ -132,7 +132,7 @@ class UdpRelay:
 
 
 def _is_bound(address: tuple[str, int]) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(address)
         except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import NamedTuple
 
@@ -11,6 +12,12 @@ _MSGHDR = struct.Struct("=QI4xQQQQi4x")  # name, namelen, iov, iovlen, control, 
 SIZE = _MSGHDR.size  # in a struct mmsghdr the length that was sent or received follows
 _MSG_TRUNC = 0x20
 _MAX_IOV = 1024  # UIO_MAXIOV
+MAX_DATAGRAM = 65507  # of IPv4, as a relay is: 65,535 less two headers
+
+
+def fits_datagram(size: int) -> None:
+    if size > MAX_DATAGRAM:
+        raise OSError(errno.EMSGSIZE, "datagram too long")
 
 
 class Message(NamedTuple):
@@ -30,8 +37,10 @@ class Message(NamedTuple):
         return list(struct.iter_unpack("=QQ", call.read(self.iov, 16 * self.iov_count))) if self.iov_count else []
 
     def gather(self, call: Call) -> bytes:
-        """The bytes to be sent."""
-        return b"".join(call.read(base, size) for base, size in self._buffers(call) if size)
+        """The bytes to be sent; EMSGSIZE before any is read, as the kernel says it (udp_sendmsg in net/ipv4/udp.c)."""
+        buffers = self._buffers(call)
+        fits_datagram(sum(size for _, size in buffers))
+        return b"".join(call.read(base, size) for base, size in buffers if size)
 
     def scatter(self, call: Call, data: bytes, source: bytes) -> int:
         """Write what was received, the address it came from, no control messages, and the flags; returns the room there was."""

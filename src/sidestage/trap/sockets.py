@@ -155,6 +155,17 @@ def is_loopback(host: str) -> bool:
     return plain(host).startswith("127.") or host == "::1"
 
 
+def is_icmp(sup: Supervisor, sock: socket.socket, address: Address) -> bool:
+    """A ping socket or a raw one (icmp(7), raw(7)): no agent can send for it, and that is said, once."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    if sock.proto not in (socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6) and sock.type != socket.SOCK_RAW:
+        return False
+    if not is_loopback(address[0]):
+        sup.say("ICMP and raw packets leave from this machine, not from the target: try its ports instead of pinging it")
+    return True
+
+
 def fits(sock: socket.socket, raw: bytes) -> bool:
     """May an address of this family be said to the socket? Only to connect a datagram socket, IPv6 takes IPv4 as well."""
     (family,) = struct.unpack_from("=H", raw)

@@ -59,6 +59,12 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
     kind = sockets.KINDS.get(sock.type)
     inode = sockets.inode(sock)
     inet = sock.family in (socket.AF_INET, socket.AF_INET6) and kind and sockets.fits(sock, raw)
+    if sockets.is_icmp(call.sup, sock, address):
+        call.cont()
+        return False
+    bound = table.listeners.get(inode) if kind == "tcp" else None
+    if bound and not bound.listening:  # bound to have this port as a client
+        del table.listeners[inode]
     if not inet or not kind or (kind == "tcp" and (inode in table.peers or inode in table.listeners)):
         call.cont()
         return False
@@ -97,7 +103,8 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
 
         def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
             if not code and answer.get("local"):
-                table.remember(inode, address, tuple(answer["local"]))
+                host, port = answer["local"]
+                table.remember(inode, address, (host, bound.asked[1] if bound else port))
             if pending:
                 if code:
                     sockets.note(table.errors, inode, code)
@@ -162,7 +169,7 @@ def _udp(
                 sockets.note(table.relays, inode, {address: (relays.LOOPBACK, port)})  # c-ares compares what recvfrom says
                 call.ret()
 
-    relays.make(call.sup, remote, made)
+    relays.make(call.sup, remote, sock, made)
 
 
 def _own_name(sock: socket.socket, told: list[Any] | None) -> sockets.Address | None:

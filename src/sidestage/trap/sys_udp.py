@@ -18,7 +18,6 @@ from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
 from sidestage.trap.sys_connect import MAX_SOCKADDR
 
-MAX_DATAGRAM = 65507  # of IPv4: 65,535 less two headers
 MAX_RELAYS = 256  # for one socket; the oldest is forgotten
 
 Sent = Callable[[int], None]  # told how many bytes went out
@@ -36,7 +35,12 @@ def install(sup: Supervisor) -> None:
 
 def _sendto(table: Sockets, call: Call) -> None:
     where, length = call.args[4], call.args[5] & 0xFFFFFFFF
-    _send(table, call, where, length, lambda: call.read(call.args[1], call.args[2]) if call.args[2] else b"", call.ret)
+
+    def data() -> bytes:
+        message.fits_datagram(call.args[2])
+        return call.read(call.args[1], call.args[2]) if call.args[2] else b""
+
+    _send(table, call, where, length, data, call.ret)
 
 
 def _sendmsg(table: Sockets, call: Call) -> None:
@@ -62,6 +66,10 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
         return
     sock = sockets.take(call, call.args[0])
     remote = None
+    if sockets.is_icmp(call.sup, sock, address):
+        sock.close()
+        call.cont()
+        return
     inet = sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6)
     if inet and not (sockets.is_loopback(address[0]) and table.is_own("udp", address[1])):
         remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
@@ -93,15 +101,13 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
 
     try:
         payload = data()
-        if len(payload) > MAX_DATAGRAM:
-            raise OSError(errno.EMSGSIZE, "datagram too long")
     except OSError:
         sock.close()
         raise
     if address in known:
         send(known[address])
     else:
-        relays.make(call.sup, remote, made)
+        relays.make(call.sup, remote, sock, made)
 
 
 def _recvfrom(table: Sockets, call: Call) -> None:

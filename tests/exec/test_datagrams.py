@@ -1,0 +1,72 @@
+"""Datagrams and what is no TCP: the same plugged as inside the target, where it can be; said where it can't."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tests.testkit.target import ROOT, Target, run, same
+
+DATAGRAMS = """
+import errno, socket
+def tried(what, *args):
+    try: return what(*args)
+    except OSError as error: return errno.errorcode[error.errno]
+def made(family, only=0):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(10)
+    if family == socket.AF_INET6: s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF): s.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+    return s
+places = [(socket.AF_INET, "10.77.0.20", 0), (socket.AF_INET6, "fd77::20", 0), (socket.AF_INET6, "fd77::20", 1),
+          (socket.AF_INET6, "::ffff:10.77.0.20", 0)]
+for family, host, only in places:
+    for size in (0, 1, 1472, 9000, 65502, 65536):
+        data = bytes(n % 251 for n in range(size))
+        one = made(family, only); print(host, only, size, tried(one.connect, (host, 7000)), tried(one.send, data), end=" ")
+        if size < 65507: got = one.recv(1 << 17); print(len(got), got == b"echo " + data, one.getpeername()[:2], end=" ")
+        other = made(family, only); print(tried(other.sendto, data, (host, 7000)), end=" ")
+        if size < 65507: got, source = other.recvfrom(1 << 17); print(len(got), got == b"echo " + data, source[:2], end=" ")
+        print()
+for n in (65507, 65508, 70000):
+    print(n, tried(made(socket.AF_INET).sendto, bytes(n), ("10.77.0.20", 7000)), end=" ")
+    print(tried(made(socket.AF_INET).sendmsg, [bytes(9), bytes(n - 9)], [], 0, ("10.77.0.20", 7000)))
+bound = made(socket.AF_INET); bound.bind(("", 45454)); bound.connect(("10.77.0.20", 7000)); bound.send(b"x")
+print(bound.recv(99), bound.getsockname()[1], bound.getpeername())
+"""
+TCP_BOUND = """
+import socket
+s = socket.socket(); s.bind(("", 45455)); s.settimeout(10); s.connect(("10.77.0.20", 7000)); s.sendall(b"x")
+print(s.recv(9), s.getsockname()[1], s.getpeername())
+t = socket.socket(socket.AF_INET6); t.settimeout(10); t.bind(("::", 45456)); t.connect(("::ffff:10.77.0.20", 7000)); t.sendall(b"y")
+print(t.recv(9), t.getsockname()[1], t.getpeername()[:2])
+u = socket.socket(); u.bind(("", 45457)); u.connect(("10.77.0.20", 7000)); u.sendall(b"z")
+print(u.recv(9), u.getsockname()[1])
+"""
+
+
+def test_every_size_and_family(staging: Target) -> None:
+    same(staging, [sys.executable, "-c", DATAGRAMS])
+
+
+def test_bound_ports_and_mapped_addresses(staging: Target) -> None:
+    same(staging, [sys.executable, "-c", TCP_BOUND])
+
+
+PING = """
+import socket
+for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+    s = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP); s.settimeout(5)
+    s.sendto(bytes([8, 0, 247, 253, 0, 1, 0, 1]), ("127.0.0.1", 9)); print(s.recv(99)[-8:] != b"")
+    for _ in range(2):
+        try: s.sendto(bytes([8, 0, 247, 253, 0, 1, 0, 1]), ("10.77.0.20", 9))
+        except OSError: pass
+"""
+
+
+def test_icmp_is_not_carried_and_that_is_said_once(staging: Target) -> None:
+    allow = 'ip link set lo up; echo "0 2147483647" >/proc/sys/net/ipv4/ping_group_range; exec "$@"'
+    command = ["unshare", "--net", "sh", "-euc", allow, "sh", *staging.command([sys.executable, "-c", PING])]
+    result = run(command, 30, {**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert result.out == "True\nTrue\n", result.err
+    assert result.err.count("ICMP and raw packets leave from this machine") == 1
+    assert "ICMP" not in staging.plugged([sys.executable, "-c", DATAGRAMS]).err
