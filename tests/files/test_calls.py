@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +127,17 @@ def test_python(staging: Target) -> None:
     native, plugged = both(staging, [sys.executable, "-c", PYTHON])
     assert plugged.splitlines() == native.splitlines()
     assert "Traceback" not in native
+
+
+def test_every_call_on_every_kind_of_path(staging: Target) -> None:
+    """Result, error and what is left, of a thousand pairs. A pipe of the target can't be opened: docs/files.md."""
+    argv = [sys.executable, str(Path(__file__).with_name("errors.py")), "/srv/w"]
+    native, plugged = staging.native(argv, 120), staging.plugged(argv, 300, WRITE)
+    assert (native.code, plugged.code) == (0, 0), plugged.err
+    differ = [pair for pair in zip(native.out.splitlines(), plugged.out.splitlines(), strict=True) if pair[0] != pair[1]]
+    assert differ == [
+        ("open fifo None []", "open fifo ENXIO []"), ("truncate and open fifo None []", "truncate and open fifo ENXIO []"),
+    ]  # fmt: skip
 
 
 def test_no_space(staging: Target) -> None:

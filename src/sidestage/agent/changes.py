@@ -134,7 +134,7 @@ class Changes:
         if stat.S_ISLNK(mode):
             raise OSError(errno.ELOOP, "a symbolic link")
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise OSError(errno.ENXIO, "neither file nor directory")
+            raise OSError(errno.ENOTDIR if flags & os.O_DIRECTORY else errno.ENXIO, "neither file nor directory")
         return True
 
     def _reopen(self, args: Args, _raw: bytes) -> Answer:
