@@ -72,3 +72,30 @@ def test_a_stopped_container(container: str) -> None:
         assert f"start it: podman start {stopped}" in err
     finally:
         subprocess.run([*PODMAN, "rm", "-f", stopped], check=True, capture_output=True)
+
+
+INSIDE = """
+grep -q '^Seccomp:.2' /proc/self/status && echo confined
+$PYTHON -m sidestage exec -t process/1 -- sh -c 'echo $COLOR; uname -n'
+$PYTHON -m sidestage doctor | grep -E '^[a-z]+ +fuse|^sidestage exec'
+"""
+
+
+@pytest.mark.parametrize("flags, fuse", [([], "lack   fuse"), (["--device", "/dev/fuse"], "ok     fuse")], ids=["plain", "fuse"])
+def test_exec_inside_a_container(flags: list[str], fuse: str) -> None:
+    """With the profile that podman gives to every container; without /dev/fuse it works too, and doctor says what to add."""
+    if not shutil.which("podman") or not shutil.which("runc"):
+        pytest.skip("podman or runc is not installed")
+    done = run(
+        [*PODMAN, "run", "--rm", *LIMITS, *flags, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
+         f"--env=PYTHON={sys.executable}", f"--env=PYTHONPATH={ROOT / 'src'}", "--rootfs", "/:O", "/bin/sh", "-c", INSIDE],
+        60, os.environ,
+    )  # fmt: skip
+    confined, color, hostname, said, verdict = done.out.splitlines()
+    assert (confined, color, hostname, verdict) == ("confined", "blue", "boxed", "sidestage exec works here"), done.err
+    assert said.startswith(fuse)
+
+
+def test_a_container_can_not_be_started_plugged_in() -> None:
+    done = run([*SIDESTAGE, "container", "--", "podman", "run", "x"], 30, {**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert done.code == 1 and "`container` is not there yet" in done.err and "-t container/NAME" in done.err

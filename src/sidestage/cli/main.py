@@ -128,6 +128,11 @@ def _verb(argv: list[str]) -> int:
         import importlib
 
         return int(importlib.import_module(f"sidestage.cli.{MODULES[verb]}").main(rest))
+    if verb == "container":
+        raise UserError(
+            "`container` is not there yet: what podman or docker starts can't be plugged in from outside",
+            "put sidestage into the image and run `sidestage exec` inside; a running container can be a target: -t container/NAME",
+        )
     import difflib
 
     near = difflib.get_close_matches(verb, VERBS, 1)
