@@ -149,6 +149,28 @@ def test_exerciser(staging: Target, write_mode: tuple[str, ...], seed: int) -> N
     check(staging, [sys.executable, str(EXERCISER), "/srv/w/file", str(seed), "400"], write_mode)
 
 
+def test_what_is_large(staging: Target, write_mode: tuple[str, ...]) -> None:
+    """A directory of 100,000 entries, and a sparse file of 10 GB of which only what is asked for is moved."""
+    make = "rm -rf /srv/m /srv/sparse; mkdir /srv/m; cd /srv/m; seq 100000 | xargs touch; truncate -s 10G /srv/sparse"
+    assert staging.native(["sh", "-c", f"{make}; printf end | dd of=/srv/sparse bs=1 seek=9000000000 conv=notrunc"], 120).code == 0
+    script = "ls /srv/m | wc -l; ls /srv/m | md5sum; tail -c +9000000001 /srv/sparse | head -c 3; find /srv/m -name '*77' | wc -l"
+    try:
+        native = staging.native(["sh", "-c", script], 120)
+        for flags in ((), write_mode):
+            assert staging.plugged(["sh", "-c", script], 120, flags).out == native.out
+    finally:
+        staging.native(["rm", "-rf", "/srv/m", "/srv/sparse"], 120)
+
+
+def test_programs_of_the_target_are_not_run(staging: Target, write_mode: tuple[str, ...]) -> None:
+    """Nor is one of this machine that has the same name below the real working directory."""
+    script = "cd /srv/w; echo 'echo ran' >tool; chmod +x tool; ./tool; echo $?; /srv/w/tool; echo $?; env -C /srv/w ./tool; echo $?"
+    assert staging.native(["sh", "-c", FRESH]).code == 0
+    result = staging.plugged(["/usr/bin/sh", "-c", script], 60, write_mode)
+    assert result.out.split() == ["126", "126", "126"], result
+    assert result.err.count("/srv/w/tool: programs of the target can't be run here") == 1
+
+
 def test_a_log_of_the_target_is_followed(staging: Target, write_mode: tuple[str, ...]) -> None:
     """`tail -f` here, lines written there."""
     assert staging.native(["sh", "-c", f"{FRESH}; echo first >/srv/w/log"]).code == 0

@@ -194,7 +194,7 @@ class Writes:
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
             if not errno:
                 self._saw(node, tuple(result["stat"]))
-            self._files.late(request.unique, *([] if errno else [self._files.attributes(node)]), errno=errno)
+            self._files.late(request.unique, *([] if errno else [self._files.attributes(node)]), errno=_of_handle(errno))
 
         if handle := self._any(node):
             self._links.call("fstat", {"handle": handle}, found)
@@ -219,7 +219,7 @@ class Writes:
                 node.reader.forget()
             if offset + size > node.stat[_SIZE]:
                 node.stat = (*node.stat[:_SIZE], offset + size, *node.stat[_SIZE + 1 :])
-            self._files.late(request.unique, fusechange.written(size), errno=errno)
+            self._files.late(request.unique, fusechange.written(size), errno=_of_handle(errno))
 
         self._links.call("write", {"handle": handle, "offset": offset}, written, data)
 
@@ -230,7 +230,8 @@ class Writes:
             stats = result.get("touched") or ([result["stat"]] if "stat" in result else [])
             if stats:
                 self._saw(node, tuple(stats[0]))
-            self._files.late(request.unique, *([self._files.attributes(node)] if attr and not errno else []), errno=errno)
+            parts = [self._files.attributes(node)] if attr and not errno else []
+            self._files.late(request.unique, *parts, errno=_of_handle(errno))
 
         self._links.call(op, args, changed, raw)
 
@@ -299,3 +300,8 @@ class Writes:
 
         args = self.subject(request.node)
         self._links.call(op, {**args, "name": os.fsdecode(name)} if op == "getxattr" else args, found)
+
+
+def _of_handle(errno: int) -> int:
+    """The program's descriptor is good; a handle that isn't was another agent's, which is gone with what it had open."""
+    return e.EIO if errno == e.EBADF else errno

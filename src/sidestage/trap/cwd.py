@@ -132,11 +132,13 @@ def _getcwd(paths: Paths, call: Call) -> None:
 
 
 def _exec(paths: Paths, call: Call, dirfd: int, address: int) -> None:
-    """The kernel would run a file of this machine that has the same name by chance."""
+    """By a relative name, the kernel would run a file of this machine that has the same name by chance."""
     with contextlib.suppress(OSError):
-        path = os.fsdecode(call.string(address))
-        if path and not path.startswith("/") and (base := paths.directory(call.tid, dirfd)) is not None:
-            paths.sup.say(f"{base}/{path}: programs of the target can't be run here")
-            call.fail(e.EACCES)
-            return
+        place = paths.where(call, dirfd, address)
+        if not isinstance(place, int) and place.remote:
+            relative = not call.string(address).startswith(b"/")
+            if relative or not os.path.exists(f"/proc/{call.tid}/root{place.path}"):
+                paths.sup.say(f"{place.path}: programs of the target can't be run here")
+                call.fail(e.EACCES)
+                return
     call.cont()
