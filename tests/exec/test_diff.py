@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -155,3 +156,46 @@ def test_what_cannot_be_compared_is_refused(staging: Target, flags: list[str], s
     done = staging.plugged(["true"], flags=flags)
     assert done.code == 1
     assert said in done.err
+
+
+HTTP2 = """
+require("http2").createServer((request, response) => {
+  response.writeHead(200, {"content-type": "application/json"});
+  response.end(JSON.stringify({path: request.url, total: request.url == "/different" ? TOTAL : 1}));
+}).listen(8092, "0.0.0.0", () => console.log("listening"));
+"""
+
+
+def test_http2(staging: Target, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    enter = ["nsenter", "-t", str(staging.pid), "--net", "--mount", "--uts", "--"]
+    service = subprocess.Popen(
+        [*enter, "node", "-e", HTTP2.replace("TOTAL", "10")], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert service.stdout
+    try:
+        assert service.stdout.readline() == b"listening\n"
+        flags = ["--key", out.parent.name, "--fail-on-diff", "--diff-count", "6"]
+        with open(out, "wb") as sink:
+            process = subprocess.Popen(
+                staging.command(["node", "-e", HTTP2.replace("TOTAL", "12")], flags), stdin=subprocess.DEVNULL, stdout=sink,
+                stderr=sink, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            )  # fmt: skip
+        wait_for("listening", lambda: "listening" in out.read_text(), 30)
+        deadline = time.monotonic() + 20
+        urls = [f"http://{SERVICE}:8092{path}" for path in ("/same", "/different")]
+        while process.poll() is None and time.monotonic() < deadline:
+            for url in urls:
+                staging.native(["curl", "-sS", "-m", "5", "--http2-prior-knowledge", url])
+            time.sleep(0.1)
+        assert process.wait(10) == 3, out.read_text()
+    finally:
+        service.kill()
+        service.wait()
+        service.stdout.close()
+        process.kill()
+        process.wait()
+    said = out.read_text()
+    assert re.search(r"GET /different  body:total  \([2-4]x\)\n    - target  10\n    \+ local   12\n", said)
+    assert re.search(r"exchanges compared, [2-4] equal", said)
+    assert "/same" not in said

@@ -39,6 +39,10 @@ class Observer:
     def answer_eof(self, side: str) -> None:
         self._guarded(lambda: self._spoken.eof(side) if self._spoken else None)
 
+    def waiting(self, side: str) -> bool:
+        """Has a request come that this side has not answered to its end?"""
+        return self._spoken is not None and self._spoken.waiting(side)
+
     def lost(self, side: str) -> None:
         """No more answers of this side will be given."""
         self._guarded(lambda: self._lose(side))
@@ -155,6 +159,9 @@ class _Http1(_Exchanges):
             lambda: self._finish(waiting.popleft(), side),
         )
 
+    def waiting(self, side: str) -> bool:
+        return bool(self._waiting.get(side))
+
     def _finish(self, exchange: Exchange, side: str) -> None:
         self._done(exchange, side)
 
@@ -203,6 +210,9 @@ class _Http2(_Exchanges):
         status = dict(headers).get(":status", "")
         if status.isdecimal() and int(status) >= 200:
             self._head(exchange, side, int(status), [pair for pair in headers if not pair[0].startswith(":")])
+
+    def waiting(self, side: str) -> bool:
+        return any(side not in each.answers or not each.answers[side].done for each in self._streams.values())
 
     def of(self, stream: int) -> Exchange | None:
         return self._streams.get(stream)

@@ -9,13 +9,14 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from sidestage.session.watch import Watched, WatchedPump
+from sidestage.session.watch import LOCAL, Watched, WatchedPump
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import READ
 
 MAX_OPEN = 4096  # connections at once; each costs a descriptor and about 10 KiB
 MAX_KEPT = 16 << 20  # bytes that the program has not taken yet
+LINGER = 10.0  # seconds that a client's end is kept back from a program that has not answered yet
 SEND_BUFFER = 128 << 10  # bytes that the kernel keeps for a connection; by itself it goes up to tcp_wmem's megabytes
 
 
@@ -45,6 +46,7 @@ class _Copy(WatchedPump):
         super().__init__(loop, link, channel, sock, watched)
         self._copies, self._port = copies, port
         self._received = self._counted = 0
+        self._kept_back = False  # the client's end
         copies.open += 1
 
     def _count(self) -> None:
@@ -69,7 +71,25 @@ class _Copy(WatchedPump):
         return READ
 
     def _forward(self, data: bytes) -> None:
-        return
+        if self._kept_back and not self._unanswered():
+            self._end_now()
+
+    def on_eof(self) -> None:
+        """The target may have answered sooner, and its client gone: the program's own answer is still to be seen."""
+        if self._unanswered():
+            self._kept_back = True
+            self._loop.later(LINGER, self._end_now)
+        else:
+            super().on_eof()
+
+    def _unanswered(self) -> bool:
+        return self._watched is not None and self._watched.observer.waiting(LOCAL)
+
+    def _end_now(self) -> None:
+        if self._kept_back:
+            self._kept_back = False
+            if not self._ended:
+                super().on_eof()
 
     def _over(self) -> None:
         super()._over()
