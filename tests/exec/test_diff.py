@@ -196,6 +196,6 @@ def test_http2(staging: Target, tmp_path: Path) -> None:
         process.kill()
         process.wait()
     said = out.read_text()
-    assert re.search(r"GET /different  body:total  \([2-4]x\)\n    - target  10\n    \+ local   12\n", said)
+    assert re.search(r"GET /different  body:total  \(\d+x\)\n    - target  10\n    \+ local   12\n", said)
     assert re.search(r"exchanges compared, [1-9]\d* equal", said)
     assert "/same" not in said
