@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 from tests.testkit.target import ROOT, Target, run, same
 
@@ -70,3 +72,53 @@ def test_icmp_is_not_carried_and_that_is_said_once(staging: Target) -> None:
     assert result.out == "True\nTrue\n", result.err
     assert result.err.count("ICMP and raw packets leave from this machine") == 1
     assert "ICMP" not in staging.plugged([sys.executable, "-c", DATAGRAMS]).err
+
+
+SERVER = """
+import socket
+stream, packets = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+stream.bind("\\0sidestage-test-stream"); packets.bind("\\0sidestage-test-packets")
+for server in (stream, packets): server.listen(9)
+print("ready", flush=True)
+while True:
+    for server in (packets, stream):
+        end, _ = server.accept()
+        while data := end.recv(1 << 18): end.sendall(data)
+        end.close()
+"""
+UNIX = """
+import socket
+p = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); p.settimeout(10); p.connect("\\0sidestage-test-packets")
+for size in (1, 65536, 3): p.send(bytes(size))
+print([len(p.recv(1 << 18)) for _ in range(3)]); p.close()
+s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect("\\0sidestage-test-stream")
+s.sendall(b"abc"); s.shutdown(socket.SHUT_WR)
+print(s.recv(9), s.recv(9))
+try: socket.socket(socket.AF_UNIX).connect("\\0sidestage-test-none")
+except OSError as error: print(error.errno)
+"""
+TOO_LONG = """
+import socket
+p = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); p.settimeout(10); p.connect("\\0sidestage-test-packets")
+try: p.send(bytes(70000)); print(len(p.recv(1 << 18)))
+except OSError as error: print(error.errno)
+"""
+
+
+def test_unix_sockets_of_both_kinds(staging: Target, tmp_path: Path) -> None:
+    """Abstract names belong to a network namespace (unix(7)): this one is the target's."""
+    enter = ["nsenter", "-t", str(staging.pid), "--net", "--"]
+    server = subprocess.Popen([*enter, sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        config = tmp_path / "sidestage.json"
+        config.write_text('{"feature": {"network": {"outgoing": {"unix_streams": ["^@sidestage-test-"]}}}}')
+        native = staging.native([sys.executable, "-c", UNIX])
+        plugged = staging.plugged([sys.executable, "-c", UNIX], flags=["-f", str(config)])
+        assert native.out == "[1, 65536, 3]\nb'abc' b''\n111\n"
+        assert plugged.out == native.out, plugged.err
+        long = staging.plugged([sys.executable, "-c", TOO_LONG], flags=["-f", str(config)])
+        assert long.out in ("0\n", "104\n", "32\n"), long
+    finally:
+        server.kill()
+        server.communicate()

@@ -231,13 +231,16 @@ class DatagramPump:
             if room < MAX_RECORD and not self._lossy:
                 return
             try:
-                data = self._sock.recv(MAX_RECORD)
+                data, _, flags, _ = self._sock.recvmsg(MAX_RECORD)
             except BlockingIOError:
                 return
             except OSError as error:
                 # An ICMP refusal is one lost datagram to a sender that isn't told; a record stream is broken by it.
                 if self._lossy and error.errno == errno.ECONNREFUSED:
                     continue
+                self._fail()
+                return
+            if flags & socket.MSG_TRUNC:  # a record that no frame takes: better no stream than one with a hole
                 self._fail()
                 return
             if not data and not self._lossy:
