@@ -198,6 +198,8 @@ def test_answers_are_equal(server: str, ports: dict[str, int]) -> None:
                 for name, one, other in pool.map(twice, doubtful):
                     if way != "nobody's" and server == "node" and one[0].startswith(b"HTTP/1.1 400 "):
                         continue  # for a request that is broken Node drops what it would answer to those before
+                    if server == "uvicorn" and name.startswith("head too long"):
+                        continue  # h11 refuses one only if it comes in parts: how it is cut on the way is a race in any case
                     if not alike(one, other):
                         different.append(f"{way}: {name}: {chosen[name][0][:100]!r}\n  {brief(one)}\n  {brief(other)}")
     assert not different, "\n".join([f"{len(different)} of {len(CORPUS) * len(WAYS)}", *different])
