@@ -30,16 +30,20 @@ def servers(staging: Target, server: str, flags: list[str]) -> Iterator[None]:
         plugged = staging.command([server, str(STOLEN[1]), str(STOLEN[1] + 1), "local"], ["--steal", *flags])
         started.append(subprocess.Popen(plugged, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, stdin=subprocess.DEVNULL))
         wait_for("the redirect", lambda: str(STOLEN[1]) in staging.rules(), 30)
-        time.sleep(0.5)
-        with staging.connect(STOLEN) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-User: nobody\r\n\r\n")
-            assert b"Server: local\r\n" in sock.recv(4096)
+        wait_for("the local program", lambda: _taken(staging), 30)
         yield
     finally:
         for process in reversed(started):
             process.terminate()
         for process in started:
             process.wait(20)
+
+
+def _taken(staging: Target) -> bool:
+    """Does the program answer what the filter takes? Until it listens, the target does."""
+    with staging.connect(STOLEN) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-User: nobody\r\n\r\n")
+        return b"Server: local\r\n" in sock.recv(4096)
 
 
 def _answers(staging: Target, address: tuple[str, int]) -> bool:

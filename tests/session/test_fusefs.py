@@ -270,7 +270,7 @@ def test_unclaimed_nodes_are_dropped(tree: Path, monkeypatch: pytest.MonkeyPatch
     served.node("/app/big")
     time.sleep(0.1)
     name = served.node("/app/big")["node"]
-    assert served.ask("state")[1] == 1
+    settle(lambda: served.ask("state")[1] == 1)
     time.sleep(0.1)
     served.node("/app/small")
     with pytest.raises(FileNotFoundError):

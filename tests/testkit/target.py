@@ -149,7 +149,7 @@ def target(folder: Path) -> Iterator[Target]:
         process.stdout.close()
 
 
-def wait_for(what: str, condition: object, seconds: float = 10) -> None:
+def wait_for(what: str, condition: object, seconds: float = 30) -> None:
     """Until `condition()` is true; fails the test after `seconds`."""
     assert callable(condition)
     deadline = time.monotonic() + seconds
