@@ -65,7 +65,10 @@ def events(key: str) -> list[dict[str, Any]]:
 def test_what_it_does_is_told(staging: Target) -> None:
     with running(staging, "told"):
         found = events("told")
-    assert found[0]["hostname"] == "orders-7f9c"
+    (begun,) = [event for event in found if event["type"] == "begin"]
+    assert begun["hostname"] == "orders-7f9c"
+    (env,) = [event for event in found if event["type"] == "env"]
+    assert env["variables"]["GREETING"] == "hello from staging"
     opened = {event["path"]: event["errno"] for event in found if event["type"] == "open"}
     assert (opened["/srv/config.txt"], opened["/srv/none"]) == (0, 2)
     names = [event for event in found if event["type"] == "dns" and event["name"] == "db.staging.internal"]

@@ -123,7 +123,10 @@ def test_requests_and_their_difference(staging: Target, browser: webdriver.Chrom
 
 
 def test_outgoing_names_and_files(browser: webdriver.Chrome) -> None:
-    for tab, want in (("outgoing", "db.staging.internal (10.77.0.20):7000"), ("names", "10.77.0.20"), ("files", "/srv/config.txt")):
+    for tab, want in {
+        "outgoing": "db.staging.internal (10.77.0.20):7000", "names": "10.77.0.20", "files": "/srv/config.txt",
+        "variables": "GREETING",
+    }.items():  # fmt: skip
         browser.find_element(By.CSS_SELECTOR, f"[data-tab={tab}]").click()
         cells = f"table[data-table={tab}] td"
         until(browser, lambda cells=cells, want=want: any(want in text for text in texts(browser, cells)), want)

@@ -24,7 +24,7 @@ export class Live {
   private target = "";
   private host = "";
   private roundTrip: number | undefined;
-  private readonly lists: Record<string, Kept[]> = { Requests: [], Outgoing: [], DNS: [], Files: [], Messages: [] };
+  private readonly lists: Record<string, Kept[]> = { Requests: [], Outgoing: [], DNS: [], Files: [], Environment: [], Messages: [] };
   private readonly counts: Record<string, number> = {};
 
   take(event: Event): void {
@@ -34,6 +34,10 @@ export class Live {
       this.target = String(event["target"]);
     } else if (type === "begin") {
       this.host = String(event["hostname"]);
+    } else if (type === "env") {
+      for (const [name, value] of Object.entries(event["variables"] as Record<string, string>).sort().reverse()) {
+        this.add("Environment", { label: name, description: value, icon: "symbol-variable" });
+      }
     } else if (type === "link") {
       this.roundTrip = Number(event["rtt"]);
     } else if (type === "request") {
@@ -106,7 +110,7 @@ export class Live {
   }
 }
 
-const ICONS: Record<string, string> = { Requests: "arrow-swap", Outgoing: "plug", DNS: "globe", Files: "files", Messages: "comment" };
+const ICONS: Record<string, string> = { Requests: "arrow-swap", Outgoing: "plug", DNS: "globe", Files: "files", Environment: "symbol-variable", Messages: "comment" };
 
 function ms(value: unknown): string {
   const number = Number(value);

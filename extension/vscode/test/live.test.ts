@@ -44,6 +44,7 @@ test("outgoing, names, files and words", () => {
     { type: "connect", id: 2, kind: "unix", path: "/run/x", errno: 2, ms: 2 },
     { type: "dns", name: "db", addresses: ["10.0.0.2"] },
     { type: "open", path: "/etc/x", errno: 2 },
+    { type: "env", variables: { B: "2", A: "1" } },
     { type: "say", text: "hello" },
     { type: "something new" },
   );
@@ -53,6 +54,7 @@ test("outgoing, names, files and words", () => {
       ["Outgoing", ["/run/x", "db:5432"]],
       ["DNS", ["db"]],
       ["Files", ["/etc/x"]],
+      ["Environment", ["A", "B"]],
       ["Messages", ["hello"]],
     ],
   );

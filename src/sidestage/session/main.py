@@ -220,6 +220,7 @@ class Session:
         self._begin(errno)
 
     def _on_env(self, _result: Args, raw: bytes, errno: int) -> None:
+        self._feed.tell("env", variables=_variables(raw))
         env = os.memfd_create("sidestage-env", os.MFD_CLOEXEC)
         os.write(env, raw)
         self._begun["env"] = env
@@ -331,6 +332,14 @@ class Session:
 
     def _trap_gone(self) -> None:
         self._loop.stop()
+
+
+def _variables(raw: bytes) -> dict[str, str]:
+    """The target's environment for those who look on: secrets are x's."""
+    from sidestage.record.mask import environment
+
+    pairs = (item.partition("=") for item in environment(bytes(raw)).decode(errors="replace").split("\0"))
+    return {name: value for name, sep, value in pairs if sep}
 
 
 class Mounted(NamedTuple):

@@ -65,6 +65,11 @@ const handlers = {
     facts({ target: event.target, program: event.command.join(" ") });
   },
   begin(event) { facts({ host: event.hostname }); },
+  env(event) {
+    const pairs = Object.entries(event.variables).sort().reverse(); // rows are put on top
+    for (const [name, value] of pairs) row("variables", [element("td", name, "path"), element("td", value, "path")]);
+  },
+  dropped(event) { row("words", ["", `port ${event.port}: ${event.connections} mirrored connections were dropped (${bytes(event.bytes)})`]); },
   link(event) { facts({ "round trip": ms(event.rtt), up: bytes(event.up), down: bytes(event.down), links: event.links }); },
   request(event) {
     const made = row("requests", [at(event), event.method, element("td", event.path, "path"), event.peer[0], "", "", "", ""]);
