@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import stat
 from typing import Any, Callable, Dict, Tuple
 
 from sidestage.agent.files import Files
-from sidestage.protocol.messages import Buffer
+from sidestage.stream.connecting import Connecting
 from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
@@ -41,7 +40,7 @@ class Outgoing:
         sock, address = _socket(args, socket.SOCK_STREAM)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            _Connecting(self._loop, link, channel, sock)
+            Connecting(self._loop, link, channel, sock, CONNECT_TIMEOUT, lambda: _connected(self._loop, link, channel, sock))
         elif code:
             sock.close()
             raise OSError(code, os.strerror(code))
@@ -83,52 +82,6 @@ class Outgoing:
         from sidestage.agent.measure import Measure
 
         Measure(link, channel, args)
-
-
-class _Connecting:
-    """A connect() under way."""
-
-    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket) -> None:
-        self._loop, self._link, self._channel, self._sock = loop, link, channel, sock
-        loop.watch(sock.fileno(), select.EPOLLOUT, self._ready)
-        self._timer = loop.later(CONNECT_TIMEOUT, lambda: self._refuse(errno.ETIMEDOUT))
-        link.register(channel, self)
-
-    def _ready(self, _events: int) -> None:
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._refuse(code)
-            return
-        self._end()
-        _connected(self._loop, self._link, self._channel, self._sock)
-
-    def _refuse(self, code: int) -> None:
-        self._end()
-        self._sock.close()
-        self._link.refuse(self._channel, code)
-
-    def _end(self) -> None:
-        self._timer.cancel()
-        self._loop.unwatch(self._sock.fileno())
-
-    def on_reset(self) -> None:
-        self._end()
-        self._sock.close()
-
-    def on_accepted(self, info: Args) -> None:
-        return
-
-    def on_refused(self, code: int, text: str) -> None:
-        return
-
-    def on_data(self, data: Buffer) -> None:
-        return
-
-    def on_eof(self) -> None:
-        return
-
-    def on_credit(self) -> None:
-        return
 
 
 def _socket(args: Args, kind: int) -> Tuple[socket.socket, Tuple[str, int]]:

@@ -27,7 +27,7 @@ MAX_NOISE = 64 << 10  # bytes that a wrapped interpreter may print before READY
 BUDGET = 100 << 10  # bytes of the compressed payload
 MODULES = {
     "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
-    "sidestage.stream": ("link", "links", "loop", "pump"),
+    "sidestage.stream": ("connecting", "link", "links", "loop", "pump"),
     "sidestage.http": (
         "answers2", "filters", "hpack", "http1", "http2", "jsonpath", "orders", "patterns", "route1",
         "route2", "router", "sieve", "streams", "wires",

@@ -10,18 +10,16 @@ import contextlib
 import errno
 import getpass
 import os
-import select
 import socket
 from typing import Any
 
-from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Args, Reply, Told
 from sidestage.session.copies import Copies
 from sidestage.session.watch import Watch, WatchedPump
+from sidestage.stream.connecting import Connecting
 from sidestage.stream.link import Done, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
-from sidestage.stream.pump import SocketPump
 from sidestage.views.incoming import IncomingRules
 
 TAKE_TIMEOUT = 1.0  # seconds for the program's backlog, a local matter; then the target answers
@@ -115,7 +113,13 @@ class Incoming:
             self._copies.start(link, channel, args["port"], sock, self._watch.watched(args, kind))
         else:
             watched = self._watch.watched(args, kind)
-            _Taking(self._loop, link, channel, sock, WatchedPump(self._loop, link, channel, sock, watched))
+            pump = WatchedPump(self._loop, link, channel, sock, watched)
+
+            def taken() -> None:
+                link.accept(channel, {})
+                pump.start()
+
+            Connecting(self._loop, link, channel, sock, TAKE_TIMEOUT, taken)
 
     def _connect(self, real: tuple[str, int], args: Args) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -147,53 +151,6 @@ class Incoming:
         elif name == "steal.waiting":
             self._broker.event("say", text=f"port {args['port']} is {args['text']}: waiting until it is free")
         return name.startswith("steal.")
-
-
-class _Taking:
-    """A stolen connection on its way to the program; refused if the program doesn't take it."""
-
-    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket, pump: SocketPump) -> None:
-        self._loop, self._link, self._channel, self._sock, self._pump = loop, link, channel, sock, pump
-        loop.watch(sock.fileno(), select.EPOLLOUT, self._ready)
-        self._timer = loop.later(TAKE_TIMEOUT, lambda: self._refuse(errno.ETIMEDOUT))
-        link.register(channel, self)
-
-    def _ready(self, _events: int) -> None:
-        code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._refuse(code)
-            return
-        self._end()
-        self._link.accept(self._channel, {})
-        self._pump.start()
-
-    def _refuse(self, code: int) -> None:
-        self._end()
-        self._sock.close()
-        self._link.refuse(self._channel, code)
-
-    def _end(self) -> None:
-        self._timer.cancel()
-        self._loop.unwatch(self._sock.fileno())
-
-    def on_reset(self) -> None:
-        self._end()
-        self._sock.close()
-
-    def on_accepted(self, info: Args) -> None:
-        return
-
-    def on_refused(self, code: int, text: str) -> None:
-        return
-
-    def on_data(self, data: Buffer) -> None:
-        return
-
-    def on_eof(self) -> None:
-        return
-
-    def on_credit(self) -> None:
-        return
 
 
 def _owner() -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Told
 from sidestage.session.feed import Feed
-from sidestage.stream.link import Link
+from sidestage.stream.link import Handler, Link
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import SocketPump
 
@@ -176,7 +176,7 @@ class WatchedPump(SocketPump):
             self._watched.end()
 
 
-class _Answers:
+class _Answers(Handler):
     """The channel of the target's answers."""
 
     def __init__(self, link: Link, channel: int, observer: Observer) -> None:
@@ -194,15 +194,6 @@ class _Answers:
     def on_reset(self) -> None:
         self._observer.lost(TARGET)
         self._link.forget(self._channel)
-
-    def on_accepted(self, info: Args) -> None:
-        return
-
-    def on_refused(self, code: int, text: str) -> None:
-        return
-
-    def on_credit(self) -> None:
-        return
 
 
 def _key(args: Args) -> Key:

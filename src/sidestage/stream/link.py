@@ -53,6 +53,28 @@ class ChannelHandler(Protocol):
     def on_credit(self) -> None: ...
 
 
+class Handler:
+    """A ChannelHandler that hears of nothing; its heirs hear of what concerns them."""
+
+    def on_accepted(self, info: Args) -> None:
+        return
+
+    def on_refused(self, errno: int, text: str) -> None:
+        return
+
+    def on_data(self, data: Buffer) -> None:
+        return
+
+    def on_eof(self) -> None:
+        return
+
+    def on_reset(self) -> None:
+        return
+
+    def on_credit(self) -> None:
+        return
+
+
 class Link:
     def __init__(
         self,
