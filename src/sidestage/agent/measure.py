@@ -9,13 +9,13 @@ import os
 from typing import Any, Dict
 
 from sidestage.protocol.messages import Buffer
-from sidestage.stream.link import Link
+from sidestage.stream.link import Link, QuietHandler
 
 MAX = 256 << 20  # bytes in one channel, each way
 PIECE = os.urandom(256 << 10)  # nothing on the way can compress it
 
 
-class Measure:
+class Measure(QuietHandler):
     def __init__(self, link: Link, channel: int, args: Dict[str, Any]) -> None:
         """Raises ValueError, KeyError."""
         self._link, self._channel = link, channel
@@ -57,9 +57,3 @@ class Measure:
 
     def on_reset(self) -> None:
         self._left, self._ended = 0, True
-
-    def on_accepted(self, info: Dict[str, Any]) -> None:
-        return
-
-    def on_refused(self, code: int, text: str) -> None:
-        return

@@ -17,7 +17,7 @@ from sidestage.exchange.observer import Observer
 from sidestage.protocol.errors import ProtocolError
 from sidestage.protocol.messages import Buffer
 from sidestage.record.reel import FIRST, LISTED, Channel, File, Reel, question
-from sidestage.stream.link import Handler, Link
+from sidestage.stream.link import Link, QuietHandler
 from sidestage.stream.loop import Loop
 
 QUIET = 0.5  # seconds without a byte from the program, after which a recorded answer is given all the same
@@ -175,7 +175,7 @@ class Player:
             self._current.answered()
 
 
-class _Stream(Handler):
+class _Stream(QuietHandler):
     """One outgoing connection."""
 
     def __init__(self, player: Player, channel: int, then: Channel, where: str) -> None:
@@ -237,7 +237,7 @@ class _Stream(Handler):
             self._steps.pop(0)
 
 
-class _Datagrams(Handler):
+class _Datagrams(QuietHandler):
     """A datagram peer: the recorded answer to the same question, whatever its number (the first two bytes, as in DNS)."""
 
     def __init__(self, player: Player, channel: int, then: list[Channel], where: str) -> None:
@@ -263,7 +263,7 @@ class _Datagrams(Handler):
         link.send(self._channel, question[:2] + answer[2:] if self._where.endswith(":53") else answer, record=True)
 
 
-class _Client(Handler):
+class _Client(QuietHandler):
     """One recorded client: its requests one after the other, and what the target answered beside them."""
 
     def __init__(self, player: Player, then: Channel, answer: Channel | None, over: Callable[[], None]) -> None:
@@ -329,7 +329,7 @@ class _Client(Handler):
             self._over_with()
 
 
-class _Beside(Handler):
+class _Beside(QuietHandler):
     """The target's answers of then."""
 
     def __init__(self, player: Player, data: bytes) -> None:

@@ -18,7 +18,7 @@ from sidestage.session.dns_stream import DnsStream
 from sidestage.session.feed import Feed
 from sidestage.session.here import Here
 from sidestage.session.relay import UdpRelay
-from sidestage.stream.link import Link
+from sidestage.stream.link import Link, QuietHandler
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
@@ -178,7 +178,7 @@ class Outgoing:
         Waiting(connected, refused).open(link, "unix", {"path": args["path"], "type": args["type"]})
 
 
-class Waiting:
+class Waiting(QuietHandler):
     """A channel whose answer is awaited."""
 
     def __init__(self, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:
@@ -201,12 +201,6 @@ class Waiting:
 
     def on_data(self, data: Buffer) -> None:
         raise AssertionError("data before the channel was accepted")
-
-    def on_eof(self) -> None:
-        return
-
-    def on_credit(self) -> None:
-        return
 
     def on_reset(self) -> None:
         self._refused(104)  # ECONNRESET

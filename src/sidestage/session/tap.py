@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sidestage.protocol.messages import Buffer
 from sidestage.session.bare import Bare
-from sidestage.stream.link import Args, Link
+from sidestage.stream.link import Args, Link, QuietHandler
 
 CLIENT, SERVER = 0, 1
 _SIDES = {"mirror": CLIENT, "answer": SERVER}
@@ -94,7 +94,7 @@ class Tap:
                 self._sink.over(connection)
 
 
-class _Side:
+class _Side(QuietHandler):
     def __init__(
         self, link: Link, channel: int, sink: Sink, connection: Connection, side: int, ended: Callable[[Connection], None]
     ) -> None:
@@ -117,12 +117,3 @@ class _Side:
         self._connection.ended.add(self._side)
         self._sink.ended(self._connection, self._side, whole)
         self._ended(self._connection)
-
-    def on_accepted(self, info: Args) -> None:
-        return
-
-    def on_refused(self, code: int, text: str) -> None:
-        return
-
-    def on_credit(self) -> None:
-        return

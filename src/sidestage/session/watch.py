@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sidestage.protocol.messages import Buffer
 from sidestage.session.broker import Told
 from sidestage.session.feed import Feed
-from sidestage.stream.link import Handler, Link
+from sidestage.stream.link import Link, QuietHandler
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import SocketPump
 
@@ -176,7 +176,7 @@ class WatchedPump(SocketPump):
             self._watched.end()
 
 
-class _Answers(Handler):
+class _Answers(QuietHandler):
     """The channel of the target's answers."""
 
     def __init__(self, link: Link, channel: int, observer: Observer) -> None:

@@ -7,11 +7,11 @@ import select
 import socket
 from typing import Callable
 
-from sidestage.stream.link import Handler, Link
+from sidestage.stream.link import Link, QuietHandler
 from sidestage.stream.loop import Loop
 
 
-class Connecting(Handler):
+class Connecting(QuietHandler):
     """`sock` is non-blocking and was told to connect; `connected()` goes on with it, and accepts the channel."""
 
     def __init__(

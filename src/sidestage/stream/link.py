@@ -53,7 +53,7 @@ class ChannelHandler(Protocol):
     def on_credit(self) -> None: ...
 
 
-class Handler:
+class QuietHandler:
     """A ChannelHandler that hears of nothing; its heirs hear of what concerns them."""
 
     def on_accepted(self, info: Args) -> None:
