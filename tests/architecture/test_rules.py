@@ -18,9 +18,10 @@ ALLOWED = {
     "protocol": (set(), "travels to the target, and is pure"),
     "stream": ({"protocol"}, "travels to the target"),
     "http": (set(), "travels to the target, and is pure"),
-    "agent": ({"stream", "protocol", "http"}, "runs beside the target, where nothing else of ours is"),
+    "tls": ({"protocol"}, "travels to the target, and has no sockets"),
+    "agent": ({"stream", "protocol", "http", "tls"}, "runs beside the target, where nothing else of ours is"),
     "trap": ({"protocol"}, "knows system calls and nothing of targets: its needs are ports.py"),
-    "config": ({"http"}, "is plain data that anything may read; a filter is checked by the code that will run it"),
+    "config": ({"http", "tls"}, "is plain data that anything may read; what is in it is checked by the code that uses it"),
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),
@@ -29,11 +30,11 @@ ALLOWED = {
     "ui": ({"session"}, "shows what a session tells, and has no other way to it"),
     "up": ({"config", "session", "stream"}, "runs several, and knows nothing of what plugs one in"),
     "session": (
-        {"exchange", "record", "agent", "cluster", "protocol", "stream", "targets", "views", "trap"},
+        {"exchange", "record", "agent", "cluster", "protocol", "stream", "targets", "tls", "views", "trap"},
         "is driven by cli, not the reverse",
     ),
 }
-TRAVELS = ("protocol", "stream", "http", "agent")
+TRAVELS = ("protocol", "stream", "http", "tls", "agent")
 WORDS = tuple("".join(parts) for parts in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"), ("HA", "CK")))
 
 

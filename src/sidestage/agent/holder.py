@@ -9,7 +9,7 @@ import errno
 import os
 import select
 import socket
-from typing import Callable, List, Tuple
+from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 from sidestage.agent import mesh, registry
 from sidestage.agent.port import Args, Claim, Port
@@ -17,15 +17,20 @@ from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
+if TYPE_CHECKING:
+    from sidestage.agent.terminated import Terminator
+
 HANDOVER = 2.0  # seconds for the others to move
 CONFLICTS = ("abort", "wait", "override")
+_TLS = "whose feature.network.incoming.tls is another: on one port all must name the same certificate and protocols, or none"
 
 
 class Wish:
     """A claim that a session made to us, and how it hears of it."""
 
-    def __init__(self, links: Links, call: int, args: Args) -> None:
+    def __init__(self, links: Links, call: int, args: Args, tls: Optional["Terminator"] = None) -> None:
         self.port, self.args, self.links, self._call = int(args["port"]), args, links, call
+        self.tls = tls
         self.on_conflict = args.get("on_conflict", "abort")
         if not 0 < self.port < 65536 or self.on_conflict not in CONFLICTS:
             raise ValueError("not a port, or no way to resolve a conflict")
@@ -47,6 +52,24 @@ class Wish:
         self.links.control.event("steal.waiting", {"port": self.port, "text": text})
 
 
+def wish_of(links: Links, call: int, args: Args, read: Callable[[str], bytes]) -> Wish:
+    """`read` gives files of the target. Raises ValueError, KeyError."""
+    if not args.get("tls"):
+        return Wish(links, call, args)
+    try:
+        from sidestage.agent.terminated import Terminator
+    except ImportError:  # a Python that was built without OpenSSL
+        raise ValueError(
+            "TLS can't end there: the agent's Python has no module ssl; name an image whose Python has it in agent.image, or an "
+            "interpreter in agent.python"
+        ) from None
+    return Wish(links, call, args, Terminator(args["tls"], read))
+
+
+def _unread(_path: str) -> bytes:
+    raise ValueError("agents send each other contents, no paths")
+
+
 class Held:
     """A port that we hold, and the door for other agents' claims to it."""
 
@@ -58,13 +81,13 @@ class Held:
         loop.watch(lock.fileno(), select.EPOLLIN, self._knock)
 
     def claim(self, wish: Wish) -> None:
-        claim = Claim(wish.links, wish.args)
+        claim = Claim(wish.links, wish.args, wish.tls)
         others = self.port.clashing(claim)
         if others and wish.on_conflict == "wait":
             wish.waits(others[0].said())
             self._waiting.append((claim, wish))
         elif others and wish.on_conflict == "abort":
-            wish.denied(errno.EBUSY, f"taken by {others[0].said()}")
+            wish.denied(errno.EBUSY, f"taken by {others[0].said()}" + (f", {_TLS}" if claim.differs(others[0]) else ""))
         else:
             self._grant(claim, wish, others)
         self._release_if_free()
@@ -82,7 +105,8 @@ class Held:
                 other.links.control.event("steal.lost", {"port": self.port.port, "text": f"taken over by {claim.said()}"})
             wish.granted()
             mesh_said = mesh.detect()
-            for text in (self.port.warning, mesh_said and f"port {self.port.port} is behind {mesh_said}"):
+            dated = claim.tls and claim.tls.identity.note and f"the certificate of port {self.port.port} {claim.tls.identity.note}"
+            for text in (self.port.warning, mesh_said and f"port {self.port.port} is behind {mesh_said}", dated):
                 if text:
                     wish.links.control.event("warning", {"text": text})
 
@@ -137,7 +161,7 @@ class Held:
         def called(call: int, op: str, args: Args, _raw: bytes) -> None:
             try:
                 if op == "steal":
-                    self.claim(Wish(links, call, args))
+                    self.claim(wish_of(links, call, args, _unread))
                 elif op == "unsteal":
                     self.withdraw(links)
                     link.reply(call, {})

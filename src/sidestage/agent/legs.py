@@ -56,9 +56,14 @@ class Leg:
         self._timer = Timer(_nothing)
         self.over = self.open = self.blocked = False
         self.eof_in = self.eof_out = False  # seen from the other side; ordered by the owner
+        self.cut_in = self.cut_out = False  # such an end without the word of TLS that it is one: seen, and to be passed on
         self._reading = True
         self._out: Deque[Buffer] = deque()
         self._queued = 0
+
+    def start(self) -> None:
+        """It is connected."""
+        raise NotImplementedError
 
     def send(self, data: Buffer) -> None:
         raise NotImplementedError
@@ -106,7 +111,6 @@ class SocketLeg(Leg):
         self.heard = time.monotonic()  # when bytes came last
 
     def start(self) -> None:
-        """A socket that is connected."""
         self.open = True
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._events = self._wanted()

@@ -202,7 +202,7 @@ class Agent:
             from sidestage.agent.steal import Steal
 
             ways = (self._args["redirect"],) if self._args.get("redirect") else WAYS
-            self._steal = Steal(self._loop, self._links, str(self._args["session"]), ways)
+            self._steal = Steal(self._loop, self._links, str(self._args["session"]), ways, self._files.whole)
         return self._steal
 
     def _end(self) -> None:

@@ -7,7 +7,7 @@ by then, as what was read for a session that did not take it is kept.
 from __future__ import annotations
 
 import socket
-from typing import Any, Callable, List, Optional, Protocol
+from typing import Any, Callable, Dict, List, Optional, Protocol
 
 from sidestage.agent.legs import Leg, SocketLeg
 from sidestage.protocol.messages import Buffer
@@ -30,7 +30,7 @@ class Place(Protocol):
 
     loop: Loop
 
-    def to_pod(self, owner: Any, client: "Client") -> SocketLeg: ...
+    def to_pod(self, owner: Any, client: "Client") -> Leg: ...
     def to_session(self, owner: Any, number: int, client: "Client") -> Optional[Leg]: ...
     def note(self, number: int, text: str) -> None: ...
 
@@ -38,14 +38,16 @@ class Place(Protocol):
 class Client:
     """An accepted connection, and where it wanted to go."""
 
-    __slots__ = ("leg", "local", "passage", "peer", "pod")
+    __slots__ = ("inside", "leg", "local", "passage", "peer", "pod", "wire")
 
     def __init__(self, place: Place, sock: socket.socket, peer: Any, local: Any, ended: Callable[["Client"], None]) -> None:
         self.peer, self.local = peer, local
         self.passage: Any = None
         self.pod: Optional[SocketLeg] = None
-        self.leg = SocketLeg(place.loop, None, CLIENT, sock)  # its passage will be the owner
-        self.leg.ended = lambda: ended(self)
+        self.wire = SocketLeg(place.loop, None, CLIENT, sock)  # its passage will be the owner
+        self.wire.ended = lambda: ended(self)
+        self.leg: Leg = self.wire  # what the passage deals with: inside TLS, if that ends here
+        self.inside: Optional[Dict[str, str]] = None  # then what the client said of it: the server's `name`, and the `protocol`
 
     def drain(self) -> None:
         """End it if that loses nothing."""
@@ -60,7 +62,7 @@ class Spliced:
         one.owner = other.owner = self
         for leg, peer in ((one, other), (other, one)):
             if peer.eof_in:
-                leg.eof()
+                self.on_eof(peer)
             peer.read(not leg.blocked)
 
     def drain(self) -> None:
@@ -70,7 +72,9 @@ class Spliced:
         self._other[id(leg)].send(data)
 
     def on_eof(self, leg: Leg) -> None:
-        self._other[id(leg)].eof()
+        other = self._other[id(leg)]
+        other.cut_out = leg.cut_in
+        other.eof()
 
     def on_reset(self, leg: Leg) -> None:
         self._other[id(leg)].reset()

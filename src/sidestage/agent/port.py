@@ -14,17 +14,20 @@ import os
 import select
 import socket
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple
 
 from sidestage.agent import conntrack, listeners, netlink, redirect
 from sidestage.agent.channel_leg import ChannelLeg
 from sidestage.agent.legs import RST, SocketLeg
 from sidestage.agent.netlink import Netlink
-from sidestage.agent.passage import POD, Client, Spliced, Whole
+from sidestage.agent.passage import POD, Client, Place, Spliced, Whole
 from sidestage.agent.target import MARK
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop, Timer
+
+if TYPE_CHECKING:
+    from sidestage.agent.terminated import Terminator
 
 ROUND = 64  # connections accepted a wake-up
 PAUSE = 0.1  # seconds without accepting when descriptors have run out or there are too many connections
@@ -43,8 +46,8 @@ Args = Dict[str, Any]
 class Claim:
     """What one session wants of a port."""
 
-    def __init__(self, links: Links, args: Args) -> None:
-        self.links = links
+    def __init__(self, links: Links, args: Args, tls: Optional["Terminator"] = None) -> None:
+        self.links, self.tls = links, tls
         self.number = 0
         self.owner = str(args.get("owner", "somebody"))[:200]
         self.since = time.time()
@@ -56,13 +59,17 @@ class Claim:
         self.real = {(host, port) for host, port in args.get("real", [])} if args.get("network") == _network() else set()
         self.answering = True  # False while the session leaves a connection unanswered
         self.rule: Any = None
+        self.all: List[Any] = []  # of http.router.Rule: the one of a claim without a filter
         self.noted: Set[str] = set()
 
     def clashes(self, other: "Claim") -> bool:
-        """Could both want the same request, whatever it is?"""
-        if self.filter is None or other.filter is None:
+        """Could both want the same request, whatever it is? Or do they not agree on TLS?"""
+        if self.filter is None or other.filter is None or self.differs(other):
             return True
         return json.dumps(self.filter, sort_keys=True) == json.dumps(other.filter, sort_keys=True)
+
+    def differs(self, other: "Claim") -> bool:
+        return not self.tls.same(other.tls) if self.tls else other.tls is not None
 
     def said(self) -> str:
         return f"{self.owner} since {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(self.since))} UTC"
@@ -119,12 +126,16 @@ class Port:
             raise OSError(errno.ENOSPC, "too many sessions on one port")
         self._numbers += 1
         claim.number = self._numbers
-        if claim.filter is not None:
+        if claim.filter is not None or claim.tls is not None:
             from sidestage.http.filters import Filter
             from sidestage.http.orders import Rule
 
-            claim.rule = Rule(claim.number, Filter(claim.filter), claim.down)
-            self.rules.append(claim.rule)
+            rule = Rule(claim.number, Filter({"probes": claim.probes} if claim.filter is None else claim.filter), claim.down)
+            if claim.filter is None:
+                claim.all.append(rule)
+            else:
+                claim.rule = rule
+                self.rules.append(rule)
         self.claims.append(claim)
         try:
             if len(self.claims) == 1:
@@ -140,6 +151,7 @@ class Port:
     def remove(self, claim: Claim) -> None:
         if claim in self.claims:
             self.claims.remove(claim)
+            claim.all.clear()
             if claim.rule is not None:
                 self.rules.remove(claim.rule)
             if not self.claims:
@@ -168,7 +180,7 @@ class Port:
         now = time.monotonic()
         waited = now - self._since
         for client in list(self._clients.values()):
-            if now - client.leg.heard > IDLE:
+            if now - client.wire.heard > IDLE:
                 client.drain()
         if (self._clients or waited < GRACE) and waited < DRAIN_LIMIT:
             self._timer = self.loop.later(CHECK, self._check)
@@ -179,7 +191,7 @@ class Port:
     def close(self) -> None:
         """At once; what is left is reset."""
         for client in list(self._clients.values()):
-            client.leg.reset()
+            client.wire.reset()
         self._redirect.close()
         forget(self.port, self.listener)
         for listener in self._listeners:
@@ -234,21 +246,33 @@ class Port:
             return
         client = Client(self, sock, peer, local, self._ended)
         self._clients[id(client)] = client
+        tls = self.claims[0].tls if self.claims else None
         if any(tuple(local[:2]) in claim.real for claim in self.claims):
-            self._pass(client)
-        elif self.rules:
+            self._pass(self, client)
+        elif tls is not None:
+            from sidestage.agent.terminated import Terminated
+
+            Terminated(self, client, tls)
+        else:
+            self.enter(self, client)
+
+    def enter(self, place: Place, client: Client) -> None:
+        """Make its passage; `place` knows the other ends."""
+        claim = self.claims[0] if self.claims else None
+        # Of a port that is taken whole too, the probes of the kubelet are the target's; in HTTP/2 only a router sees them.
+        rules = self.rules or (claim.all if claim and client.inside and client.inside["protocol"] == "h2" else None)
+        if rules:
             from sidestage.agent.routed import Routed
             from sidestage.http.router import Router
 
-            Routed(self, client, Router(self.rules))
-        elif self.claims:
-            claim = self.claims[0]
-            Whole(self, client, claim.number, claim.down, not claim.probes)
+            Routed(place, client, Router(rules))
+        elif claim:
+            Whole(place, client, claim.number, claim.down, not claim.probes)
         else:
-            self._pass(client)
+            self._pass(place, client)
 
-    def _pass(self, client: Client) -> None:
-        pod = self.to_pod(None, client)
+    def _pass(self, place: Place, client: Client) -> None:
+        pod = place.to_pod(None, client)
         client.leg.start()
         client.passage = Spliced(client.leg, pod)
 
@@ -270,6 +294,8 @@ class Port:
         if claim is None or not claim.answering or claim.links.control.closed:
             return None
         args = {"port": self.port, "peer": list(client.peer[:2]), "local": list(client.local[:2])}
+        if client.inside is not None:
+            args["tls"] = client.inside
         try:
             return ChannelLeg(self.loop, owner, number, claim.links.carrier(), args, claim.heard)
         except ProtocolError:  # too many channels

@@ -51,6 +51,8 @@ class Routed:
 
     def on_eof(self, leg: Leg) -> None:
         number = leg.number
+        if number != CLIENT:
+            self._client.leg.cut_out = leg.cut_in
         self._do(self._router.client_eof() if number == CLIENT else self._router.peer_eof(number))
 
     def on_reset(self, leg: Leg) -> None:

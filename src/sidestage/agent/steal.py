@@ -11,7 +11,7 @@ import socket
 from typing import Callable, Dict, List, Optional, Tuple
 
 from sidestage.agent import registry
-from sidestage.agent.holder import Held, Wish
+from sidestage.agent.holder import Held, Wish, wish_of
 from sidestage.agent.port import Args, Port
 from sidestage.agent.registry import Relay
 from sidestage.stream.link import Link
@@ -23,8 +23,9 @@ TRIES = 250
 
 
 class Steal:
-    def __init__(self, loop: Loop, links: Links, session: str, ways: Tuple[str, ...]) -> None:
-        self._loop, self._links, self._session, self._ways = loop, links, session, ways
+    def __init__(self, loop: Loop, links: Links, session: str, ways: Tuple[str, ...], read: Callable[[str], bytes]) -> None:
+        """`read` gives a file of the target."""
+        self._loop, self._links, self._session, self._ways, self._read = loop, links, session, ways, read
         self._wishes: Dict[int, Wish] = {}
         self._held: Dict[int, Held] = {}
         self._joined: Dict[int, Joined] = {}
@@ -32,8 +33,12 @@ class Steal:
         self._ended: Optional[Callable[[], None]] = None
 
     def steal(self, call: int, args: Args) -> None:
-        """Answers `call` when the port is ours or refused. Raises ValueError, KeyError."""
-        wish = Wish(self._links, call, args)
+        """Answers `call` when the port is ours or refused. Raises KeyError."""
+        try:
+            wish = wish_of(self._links, call, args, self._read)
+        except ValueError as error:
+            self._links.control.fail(call, errno.EINVAL, str(error))
+            return
         old = self._wishes.get(wish.port)
         if old is not None and not old.gone:
             wish.denied(errno.EEXIST, "already claimed by this session")
@@ -139,7 +144,8 @@ class Joined:
             loop, fd, fd, "laptop", on_call=lambda call, *_: self._link.fail(call, errno.ENOSYS), on_open=self._opened,
             on_event=self._noticed, on_closed=self._closed,
         )  # fmt: skip
-        self._link.call("steal", wish.args, self._answered)
+        # Another agent may see other files, and may have to go on with ours when it is nobody else's port any more.
+        self._link.call("steal", wish.args if wish.tls is None else {**wish.args, "tls": wish.tls.identity.plain()}, self._answered)
 
     def _answered(self, result: Args, _raw: bytes, code: int) -> None:
         if not code:

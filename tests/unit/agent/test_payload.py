@@ -26,7 +26,7 @@ def test_budget(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\npayload: {size / 1024:.1f} KiB compressed, of {payload.BUDGET >> 10}; command line: {command} bytes")
     assert size <= payload.BUDGET and command <= 1200
-    assert len(payload.build(sys.executable)) <= payload.BUDGET * 3  # over a local socket, and unpacked in 5 ms
+    assert len(payload.build(sys.executable)) <= payload.BUDGET * 4  # over a local socket, and unpacked in 5 ms
 
 
 def test_it_is_complete() -> None:
@@ -39,6 +39,17 @@ def test_it_is_complete() -> None:
                 full = {f"{node.module}.{alias.name}" for alias in node.names}
                 imported |= full if node.module in payload.MODULES else {str(node.module)}
     assert imported == {f"{package}.{name}" for package, names in payload.MODULES.items() for name in names}
+
+
+@pytest.mark.parametrize("path", TRAVELS, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_without_its_words_a_module_is_the_same(path: Path) -> None:
+    """Docstrings are emptied, and nothing else changes, nor does any line's number."""
+    was, now = ast.parse(path.read_text()), ast.parse(payload.slim(path.read_text()))
+    for node in ast.walk(was):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0] = ast.Expr(ast.Constant(""))
+    assert ast.dump(now) == ast.dump(was)
+    assert payload.slim(path.read_text()).count("\n") == path.read_text().count("\n")
 
 
 def test_the_parts_are_read_as_they_were_written() -> None:
