@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sidestage.cluster.plan import Plan
-from sidestage.config import Config
+from sidestage.config import Config, tls
 from sidestage.targets.spec import TargetSpec
 from sidestage.views.incoming import IncomingRules
 
@@ -41,7 +41,7 @@ def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: Incom
 def features(config: Config, incoming: IncomingRules) -> frozenset[str]:
     """What the agent needs rights for; the names are those of cluster/job.py."""
     feature = config.feature
-    found = {"files"} if feature.fs.mode != "local" else set()
+    found = {"files"} if feature.fs.mode != "local" or tls.needs_files(config) else set()
     if feature.network.outgoing.unix_streams:
         found.add("unix")
     if incoming.mode != "off":

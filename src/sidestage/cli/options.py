@@ -47,6 +47,9 @@ def exec_parser() -> argparse.ArgumentParser:
     add("--http-path-filter", metavar="REGEX", help="only requests of such a path, with or without its query")
     add("--http-method-filter", metavar="METHOD", help="only requests of this method")
     add("--http-filter-ports", metavar="PORT;...", help="filter on these ports only, and take the others whole")
+    add("--tls-certificate", metavar="FILE", help="TLS of stolen ports ends beside the target: PEM, here or at target:/PATH")
+    add("--tls-key", metavar="FILE", help="its private key, here or at target:/PATH (default: in the same file or folder)")
+    add("--tls-delivery", choices=["tls", "plain"], help="how the program gets what was inside: encrypted anew, or in plain")
     add("--when-down", choices=["pass", "502"], help="what clients get while the program doesn't listen: the target, or an error")
     add("--on-conflict", choices=["abort", "wait", "override"], help="when somebody else has the port")
     add("--flush-connections", action="store_true", help="end the target's connections, so that clients come anew")
@@ -134,6 +137,9 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
         ("feature.network.incoming.http_filter.path_filter", given.http_path_filter),
         ("feature.network.incoming.http_filter.method_filter", given.http_method_filter),
         ("feature.network.incoming.http_filter.ports", _ports(given.http_filter_ports)),
+        ("feature.network.incoming.tls.certificate", given.tls_certificate),
+        ("feature.network.incoming.tls.key", given.tls_key),
+        ("feature.network.incoming.tls.delivery", given.tls_delivery),
         ("feature.network.incoming.when_down", given.when_down),
         ("feature.network.incoming.on_conflict", given.on_conflict),
         ("feature.network.incoming.flush_connections", given.flush_connections or None),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
 from sidestage.config.forms import OTHER_FORMS, TARGET_KINDS
-from sidestage.config.schema import MODE_SHORT, NOT_YET, SHORT
+from sidestage.config.schema import MODE_SHORT, SHORT
 
 
 def long_form(path: str, value: Any) -> Any:
@@ -31,9 +31,7 @@ def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
     values = {}
     for key, value in tree.items():
         below = f"{path}.{key}" if path else str(key)
-        if below in NOT_YET:
-            problems.append(f"{below}: {NOT_YET[below]}")
-        elif key not in hints:
+        if key not in hints:
             import difflib  # only for a message
 
             near = difflib.get_close_matches(str(key), [*hints, *(TARGET_KINDS if path == "target" else ())], 1, 0.5)
@@ -46,9 +44,6 @@ def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
 def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(typing.cast("type", hint), value, path, problems)
-    if isinstance(value, str) and f"{path}={value}" in NOT_YET:
-        problems.append(f"{path}: {NOT_YET[f'{path}={value}']}")
-        return None
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:

@@ -63,9 +63,25 @@ REFUSED: dict[str, str] = {
     "agent.override_cache_control": "answers are passed on as they come; tell the browser not to cache while you filter",
 }
 
+_INCOMING = "feature.network.incoming"
+
+
+def _tls(value: Any) -> dict[str, Any]:
+    """The certificate is not in mirrord's file: its operator has that."""
+    if not isinstance(value, dict):
+        return {} if value is None else {f"{_INCOMING}.tls.delivery": value}
+    names = {"protocol": "delivery"}
+    return {f"{_INCOMING}.tls.{names.get(key, key)}": {"tcp": "plain"}.get(item, item) if key == "protocol" else item
+            for key, item in value.items() if item is not None}  # fmt: skip
+
+
 # The same thing under another name.
 MAPPED: dict[str, Mapped] = {
     "agent.ephemeral": lambda value: {"agent.mode": {True: "ephemeral", False: "job"}.get(value, value)},
+    "agent.flush_connections": lambda value: {f"{_INCOMING}.flush_connections": value},
+    f"{_INCOMING}.on_concurrent_steal": lambda value: {f"{_INCOMING}.on_conflict": value},
+    f"{_INCOMING}.tls_delivery": lambda value: _tls(value),
+    f"{_INCOMING}.https_delivery": lambda value: _tls(value),
 }
 
 Note = Callable[[str], None]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sidestage.config import environment, foreign, http_filter
+from sidestage.config import environment, foreign, http_filter, tls
 from sidestage.config.check import build, long_form
 from sidestage.config.schema import Config
 
@@ -149,4 +149,4 @@ def _contradictions(config: Any) -> list[str]:
         for column in zip(*getattr(network.incoming, name), strict=True):
             if len(set(column)) != len(column):
                 found += [f"feature.network.incoming.{name}: a port stands in it twice"]
-    return found + http_filter.problems(config)
+    return found + http_filter.problems(config) + tls.problems(config)

@@ -47,6 +47,22 @@ class HttpFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS of stolen connections ends beside the target, if there is a certificate; tls.py knows what the keys mean."""
+
+    certificate: str = ""  # a file with the chain in PEM, or a folder with tls.crt and tls.key; target:PATH is the target's
+    key: str = ""  # empty: it is in the same file or folder
+    ports: tuple[int, ...] | None = None  # None: all that are stolen
+    alpn: Strings = ()  # only these protocols inside; empty: what the target's program offers
+    delivery: Literal["tls", "plain"] = "tls"  # to the local program
+    trust_roots: Strings = ()
+    server_cert: str = ""
+    server_name: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     mode: Literal["mirror", "steal", "off"] = "mirror"
     ports: tuple[int, ...] | None = None
@@ -58,6 +74,7 @@ class Incoming:
     when_down: Literal["pass", "502"] = "pass"
     on_conflict: Literal["abort", "wait", "override"] = "abort"
     http_filter: HttpFilter = field(default_factory=HttpFilter)
+    tls: Tls = Tls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +185,6 @@ class Config:
     feature: Feature = field(default_factory=Feature)
 
 
-# What mirrord's users may write that is not there yet, and what to do instead.
-_STEAL = "steal is not there yet"
-NOT_YET = {
-    "agent.flush_connections": _STEAL,
-    "feature.network.incoming.tls_delivery": _STEAL,
-    "feature.network.incoming.https_delivery": _STEAL,
-    "feature.network.incoming.on_concurrent_steal": _STEAL,
-}
 # Short forms: feature.fs: "read" stands for feature.fs.mode: "read", and so on.
 SHORT: dict[str, dict[object, dict[str, object]]] = {
     "feature.env": {True: {}, False: {"exclude": "*"}},

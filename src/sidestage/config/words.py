@@ -11,6 +11,7 @@ SECTIONS: dict[str, str] = {
     "feature.network": "The target's network; `false` leaves all of it local.",
     "feature.network.incoming": "What becomes of the traffic that reaches the target; a mode alone may stand for the object.",
     "feature.network.incoming.http_filter": "Which HTTP requests the program gets; one of the first six keys.",
+    "feature.network.incoming.tls": "TLS of stolen connections ends beside the target, so that filters see what is inside.",
     "feature.network.outgoing": "Where the program's connections leave from; `false` leaves them local.",
     "feature.network.outgoing.filter": "`[tcp://|udp://][name|address|network][:port]`: what goes remote, or what stays local.",
     "feature.network.dns": "Who is asked for names; `false` leaves them local.",
@@ -82,6 +83,20 @@ KEYS: dict[str, str] = {
     "feature.network.incoming.http_filter.any_of": "Filters of which one must match.",
     "feature.network.incoming.http_filter.ports": "Ports that are filtered; others are taken whole.",
     "feature.network.incoming.http_filter.probes": "The kubelet's probes may match too; else they are always the target's.",
+    "feature.network.incoming.tls.certificate": "File with the chain in PEM, or folder with tls.crt and tls.key; behind "
+    "`target:`, a path in the target's container. Empty: TLS is passed on as it is.",
+    "feature.network.incoming.tls.key": "File with its private key, here or behind `target:`; if empty, it is in the same file "
+    "or folder.",
+    "feature.network.incoming.tls.ports": "Ports on which TLS ends; all that are stolen if not set.",
+    "feature.network.incoming.tls.alpn": "Only these protocols inside, of those that the target offers; `http/1.1` for a program "
+    "that knows no HTTP/2.",
+    "feature.network.incoming.tls.delivery": "How the program gets it: encrypted anew, or in plain.",
+    "feature.network.incoming.tls.trust_roots": "Files or folders of certificates of authorities, by which the program is "
+    "verified; any certificate will do if neither these nor server_cert are set.",
+    "feature.network.incoming.tls.server_cert": "File with the very certificate that the program must show.",
+    "feature.network.incoming.tls.server_name": "Server name for the program, instead of the one that clients ask for.",
+    "feature.network.incoming.tls.client_cert": "File with the certificate that is shown to the program, if it asks for one.",
+    "feature.network.incoming.tls.client_key": "Its private key; if empty, it is in the same file.",
     "feature.network.outgoing.tcp": "TCP connections leave from the target.",
     "feature.network.outgoing.udp": "UDP leaves from the target.",
     "feature.network.outgoing.ignore_localhost": "Connections to loopback stay on this machine.",

@@ -11,7 +11,8 @@ import errno
 import getpass
 import os
 import socket
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from sidestage.session.broker import Args, Reply, Told
 from sidestage.session.copies import Copies
@@ -21,6 +22,9 @@ from sidestage.stream.link import Done, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.views.incoming import IncomingRules
+
+if TYPE_CHECKING:
+    from sidestage.tls.local import LocalTls
 
 TAKE_TIMEOUT = 1.0  # seconds for the program's backlog, a local matter; then the target answers
 _PAST = {"mirror": "mirrored", "steal": "stolen"}
@@ -35,6 +39,7 @@ class Incoming:
         self._kept: set[int] = set()  # claimed though nobody listens
         self._copies = Copies(loop, self.dropped)
         self._told: set[int] = set()  # ports of which the user has heard that connections are dropped
+        self._tls: LocalTls | None = None
         broker.on("listen", self._listen)
         broker.on("unlisten", self._unlisten)
 
@@ -53,6 +58,8 @@ class Incoming:
         def done(result: Args, _raw: bytes, code: int) -> None:
             if code == errno.EBUSY and self._rules.on_conflict == "abort":
                 self._broker.event("ended", text=f"port {port} can't be stolen: {result['text']}\n  --on-conflict wait or override")
+            elif code == errno.EINVAL and self._rules.tls_of(port):
+                self._broker.event("ended", text=f"port {port} can't be stolen: {result.get('text')}")
             elif code:
                 self._broker.event("say", text=f"port {port} can't be {_PAST[self._rules.mode]} ({_why(code, result)}): "
                                    "the program listens, but gets no traffic")  # fmt: skip
@@ -65,6 +72,8 @@ class Incoming:
             claim |= {"network": [network.st_dev, network.st_ino], "real": [list(each) for each in real]}
             claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
                      "on_conflict": self._rules.on_conflict}  # fmt: skip
+            tls = self._rules.tls_of(port)
+            claim |= {"tls": dict(tls.spec)} if tls else {}
         return claim, done
 
     def _claim(self, port: int) -> dict[str, Any]:
@@ -97,6 +106,10 @@ class Incoming:
         if kind not in _PAST or not known:
             link.refuse(channel, errno.ECONNREFUSED)
             return
+        tls = self._rules.tls_of(args["port"]) if kind == "steal" else None
+        if (tls is None) != (args.get("tls") is None):
+            link.refuse(channel, errno.EPROTO)
+            return
         real = known.get(6 if ":" in args["peer"][0] else 4) or next(iter(known.values()))
         if kind == "mirror" and not self._copies.room(args["port"]):
             link.refuse(channel, errno.EAGAIN)
@@ -111,15 +124,61 @@ class Incoming:
         if kind == "mirror":
             link.accept(channel, {})
             self._copies.start(link, channel, args["port"], sock, self._watch.watched(args, kind))
+        elif tls and tls.local is not None:
+            self._meet(link, channel, sock, args, tls.local)
         else:
-            watched = self._watch.watched(args, kind)
-            pump = WatchedPump(self._loop, link, channel, sock, watched)
+            first = (lambda data: self._answered(args["port"], data)) if tls and args["tls"]["protocol"] == "h2" else None
 
             def taken() -> None:
                 link.accept(channel, {})
-                pump.start()
+                WatchedPump(self._loop, link, channel, sock, self._watch.watched(args, kind), first).start()
 
             Connecting(self._loop, link, channel, sock, TAKE_TIMEOUT, taken)
+
+    def _meet(self, link: Link, channel: int, sock: socket.socket, args: Args, given: Mapping[str, Any]) -> None:
+        """The program gets it encrypted, as it would have from the client."""
+        from sidestage.session.tls import Handshake, TlsPump
+        from sidestage.tls.local import Delivery, LocalTls
+
+        self._tls = tls = self._tls or LocalTls(Delivery(**given))
+        port, name, protocol = args["port"], str(args["tls"]["name"]), str(args["tls"]["protocol"])
+        try:
+            engine = tls.engine(name, protocol)
+        except ValueError:  # no name at all: the target's program may know what to make of it
+            sock.close()
+            link.refuse(channel, errno.EPROTO)
+            return
+
+        def say(why: str) -> None:
+            text = f"port {port}: the local program isn't reached over TLS, and the target answers instead: {why}"
+            self._broker.event("say", text=text)
+
+        def done(inside: bytes) -> None:
+            why = tls.refusal(engine, protocol)
+            if why:
+                say(why)
+                sock.close()
+                link.refuse(channel, errno.ECONNREFUSED)
+                return
+            link.accept(channel, {})
+            TlsPump(self._loop, link, channel, sock, self._watch.watched(args, "steal"), engine, inside).start()
+
+        def failed() -> None:
+            say(f"{engine.why}. If it speaks no TLS, set feature.network.incoming.tls.delivery to plain")
+
+        def connected() -> None:
+            Handshake(self._loop, link, channel, sock, engine, TAKE_TIMEOUT, done, failed)
+
+        Connecting(self._loop, link, channel, sock, TAKE_TIMEOUT, connected)
+
+    def _answered(self, port: int, data: bytes) -> None:
+        """A program that gets HTTP/2 in plain."""
+        if not data.startswith(b"\0"):  # as SETTINGS do, of less than 64 KiB
+            self._broker.event(
+                "say",
+                text=f"port {port}: the target's clients speak HTTP/2 with it, which the local program doesn't know in plain; "
+                "take it from them with feature.network.incoming.tls.alpn: [http/1.1]",
+            )
 
     def _connect(self, real: tuple[str, int], args: Args) -> socket.socket:
         sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -153,9 +153,13 @@ class Watched:
 
 
 class WatchedPump(SocketPump):
-    def __init__(self, loop: Loop, link: Link, channel: int, sock: socket.socket, watched: Watched | None) -> None:
+    def __init__(
+        self, loop: Loop, link: Link, channel: int, sock: socket.socket, watched: Watched | None,
+        first: Callable[[bytes], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`first` is told the first bytes that the program answers."""
         super().__init__(loop, link, channel, sock, on_end=self._over)
-        self._watched = watched
+        self._watched, self._first = watched, first
 
     def on_data(self, data: Buffer) -> None:
         if self._watched:
@@ -163,6 +167,9 @@ class WatchedPump(SocketPump):
         super().on_data(data)
 
     def _pass(self, data: bytes) -> None:
+        if self._first:
+            self._first(data)
+            self._first = None
         if self._watched:
             self._watched.observer.answer(LOCAL, data)
         self._forward(data)

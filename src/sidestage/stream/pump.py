@@ -119,9 +119,13 @@ class SocketPump:
             return
         if took:
             self.given += took
-            self._link.consumed(self._channel, took)
+            self._took(took)
         if self._eof_in and not out:
             self._shutdown()
+
+    def _took(self, count: int) -> None:
+        """The socket has taken so much of what was queued."""
+        self._link.consumed(self._channel, count)
 
     def _shutdown(self) -> None:
         if not self._shut:
@@ -134,6 +138,10 @@ class SocketPump:
             self._end_if_done()
 
     def on_data(self, data: Buffer) -> None:
+        self._put(data)
+
+    def _put(self, data: Buffer) -> None:
+        """Queue it for the socket."""
         self._out.append(data)
         if len(self._out) == 1:
             self._write()

@@ -8,6 +8,15 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class TlsRules:
+    """TLS that ends beside the target."""
+
+    spec: Mapping[str, Any] = field(repr=False)  # for the agent, as tls/identity.py reads it; may hold a private key
+    ports: frozenset[int] | None = None  # None: all
+    local: Mapping[str, Any] | None = None  # how the program is met over TLS, as tls/local.py reads it; None: in plain
+
+
+@dataclass(frozen=True, slots=True)
 class IncomingRules:
     mode: str = "mirror"  # mirror | steal | off
     ports: frozenset[int] | None = None  # allow-list of the target's ports; None: all
@@ -21,6 +30,13 @@ class IncomingRules:
     on_conflict: str = "abort"  # abort | wait | override
     filter: Mapping[str, Any] | None = None  # which requests, as http/filters.py reads it; None: all that comes
     filter_ports: frozenset[int] | None = None  # the ports of which only matching requests are taken; None: all
+
+    tls: TlsRules | None = None
+
+    def tls_of(self, port: int) -> TlsRules | None:
+        """What is to be done with TLS on one of the target's ports; None: nothing."""
+        tls = self.tls if self.mode == "steal" else None
+        return tls if tls and (tls.ports is None or port in tls.ports) else None
 
     def filter_of(self, port: int) -> Mapping[str, Any] | None:
         """The filter for one of the target's ports."""

@@ -11,7 +11,7 @@ import pytest
 from sidestage.cli import verify
 from sidestage.config import ConfigError, foreign, load
 from sidestage.config.check import leaves
-from sidestage.config.schema import NOT_YET, Config
+from sidestage.config.schema import Config
 
 # Every key that mirrord 3.250's schema has.
 THEIRS = """
@@ -44,16 +44,12 @@ feature.db_branches feature.preview
 def known() -> set[str]:
     ours = {path for path, _ in leaves(Config)}
     sections = {path.rpartition(".")[0] for path in ours}
-    return ours | sections | foreign.WITHOUT_EFFECT.keys() | foreign.REFUSED.keys() | foreign.MAPPED.keys() | NOT_YET.keys()
+    return ours | sections | foreign.WITHOUT_EFFECT.keys() | foreign.REFUSED.keys() | foreign.MAPPED.keys()
 
 
 @pytest.mark.parametrize("key", THEIRS)
 def test_each_of_their_keys_has_an_answer(key: str) -> None:
     assert key in known()
-
-
-def test_what_is_there_is_not_announced() -> None:
-    assert not NOT_YET.keys() & {path for path, _ in leaves(Config)}
 
 
 def test_what_is_mapped_is_mapped_to_keys_of_ours() -> None:
