@@ -16,7 +16,7 @@ NAME = "orders.staging.internal"
 HTTPS, HTTPS1, MUTUAL, OPTIONAL, OTHERS, TALK = 8443, 8444, 8445, 8446, 8447, 8448
 
 NGINX = """
-daemon off; master_process off; worker_processes 1; error_log stderr crit; pid {folder}/pid;
+daemon off; master_process off; worker_processes 1; error_log /dev/null crit; pid {folder}/pid;
 events {{ worker_connections 1000; }}
 http {{
   access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -63,12 +63,15 @@ class Pair:
     key: Path
 
 
-def make(folder: Path, stem: str, name: str = NAME, *, days: str = "-days 30", algorithm: str = "ec") -> Pair:
+def make(folder: Path, stem: str, name: str = NAME, *, expired: bool = False, algorithm: str = "ec") -> Pair:
     """A certificate that signs itself."""
     pair = Pair(folder / f"{stem}.crt", folder / f"{stem}.key")
     kind = "rsa:2048" if algorithm == "rsa" else "ec -pkeyopt ec_paramgen_curve:prime256v1"
-    command = f"openssl req -x509 -newkey {kind} -nodes -keyout {pair.key} -out {pair.certificate} {days} -subj /CN={stem}"
+    command = f"openssl req -x509 -newkey {kind} -nodes -keyout {pair.key} -out {pair.certificate} -days 30 -subj /CN={stem}"
     subprocess.run([*command.split(), "-addext", f"subjectAltName=DNS:{name}"], check=True, capture_output=True)
+    if expired:
+        again = f"openssl x509 -in {pair.certificate} -signkey {pair.key} -days -1 -out {pair.certificate}"
+        subprocess.run(again.split(), check=True, capture_output=True)
     return pair
 
 

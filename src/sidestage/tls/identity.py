@@ -84,7 +84,7 @@ class Identity:
 
     def covers(self, name: str) -> bool:
         """Is it a certificate for `name`? As the library itself sees it, in a handshake with ourselves."""
-        known = self._covered.get(name)
+        known = self._covered.get(name) if name else False
         if known is None:
             if len(self._covered) >= MAX_NAMES:
                 self._covered.clear()
