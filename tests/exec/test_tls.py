@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.testkit import build
 from tests.testkit.target import CLIENT, ROOT, SERVICE, Target, wait_for
-from tests.testkit.tls import HTTPS, NAME, Secure, secure
+from tests.testkit.tls import HTTPS, NAME, Secure, running, secure
 
 PROGRAM = """
 import http.server, os, socket, ssl, sys
@@ -133,3 +134,30 @@ def test_the_key_is_in_no_record(staging: Target, tls: Secure, tmp_path: Path) -
     secret = tls.own.key.read_text().splitlines()[1]
     kept = gzip.decompress(record.read_bytes())
     assert b'"steal"' in kept and secret.encode() not in kept and b"PRIVATE KEY" not in kept
+
+
+GO = 8449
+
+
+def asked(staging: Target, tls: Secure, program: Path) -> list[str]:
+    """What a client of Go is told, on one connection with twenty requests at once."""
+    done = staging.native([str(program), "ask", f"https://{NAME}:{GO}", str(tls.own.certificate), f"{SERVICE}:{GO}", "20"])
+    assert done.code == 0, done.err
+    return done.out.splitlines()
+
+
+@pytest.mark.parametrize("delivery", ["tls", "plain"])
+def test_streams_of_one_connection_of_http2(staging: Target, tls: Secure, delivery: str) -> None:
+    """Server, client and local program are Go's, which gRPC is made of: half of the streams are the local program's."""
+    program = build.go("tls.go", cgo=False)
+    files = [str(tls.own.certificate), str(tls.own.key)]
+    how = ["serve", "local", f":{GO}", *files] if delivery == "tls" else ["plain", "local", f":{GO}"]
+    want = {who: [f"{who} /{n:02} HTTP/2.0 {NAME} {n * 5000}" for n in range(20)] for who in ("staging", "local")}
+    if delivery == "plain":
+        want["local"] = [line.replace(NAME, "plain") for line in want["local"]]
+    with running(staging, [str(program), "serve", "staging", f"{SERVICE}:{GO}", *files], GO, SERVICE):
+        assert asked(staging, tls, program) == want["staging"]
+        flags = [*own(tls), "--tls-delivery", delivery, "--http-header-filter", "^x-me: alice$"]
+        with stealing(staging, [str(program), *how], *flags, port=GO):
+            assert asked(staging, tls, program) == [*want["local"][1::2], *want["staging"][::2]]
+        assert asked(staging, tls, program) == want["staging"]

@@ -76,7 +76,8 @@ def make(folder: Path, stem: str, name: str = NAME, *, expired: bool = False, al
 
 
 @contextlib.contextmanager
-def _running(staging: Target, argv: list[str], port: int, address: str) -> Iterator[None]:
+def running(staging: Target, argv: list[str], port: int, address: str) -> Iterator[None]:
+    """A server in the target's network, until it listens and to the end."""
     process = subprocess.Popen(["nsenter", "-t", str(staging.pid), "--net", "--", *argv], stdout=subprocess.DEVNULL)
     try:
         for _ in range(400):
@@ -118,7 +119,7 @@ def secure(staging: Target, folder: Path) -> Iterator[Secure]:
     assert nginx, "nginx is not installed"
     talker = [sys.executable, "-c", TALKER, str(own.certificate), str(own.key), DEPENDENCY, str(TALK)]
     with (
-        _running(staging, [nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder)], HTTPS, SERVICE),
-        _running(staging, talker, TALK, DEPENDENCY),
+        running(staging, [nginx, "-c", str(folder / "nginx.conf"), "-p", str(folder)], HTTPS, SERVICE),
+        running(staging, talker, TALK, DEPENDENCY),
     ):
         yield Secure(staging, folder, own, other, client)

@@ -42,6 +42,7 @@ class Answers(Wires):
         self._streams: Dict[int, Stream] = {}
         self._last = 0  # the client's newest stream
         self._greeted = False
+        self._early: List[Order] = []  # for the client, before it may be told
         self._pending = b""  # what was split, and not yet passed on: from the client
         self._pod_pending = b""  # and from POD
         self._window = self._pod_window = http2.WINDOW
@@ -141,6 +142,7 @@ class Answers(Wires):
                 if size < TABLE:
                     self._shrink.append(size)
             elif kind == SETTINGS:
+                pod.greeted = True
                 self._pod_unacked.append(http2.table_size(frame.payload))
                 self._read_settings(pod, frame.payload)
             self._out.append(Send(CLIENT, frame.to(cid)))

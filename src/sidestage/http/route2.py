@@ -340,6 +340,25 @@ class Http2(Answers):
                 self._close(leg.to)
         self._quit()
 
+    def settle(self) -> None:
+        """A client takes nothing before SETTINGS (RFC 9113 3.4), and those are POD's: what is not its own waits behind them."""
+        if self._raw or not (self._early or not self._pod.greeted):
+            super().settle()
+            return
+        told = [order for order in self._out if type(order) is Send and order.to == CLIENT]
+        first = []
+        if not self._pod.greeted and (POD not in self._open or self.done or self._over):
+            self._pod.greeted = True  # it won't
+            first = [Send(CLIENT, http2.settings({}) + http2.frame(SETTINGS, http2.ACK, 0) * len(self._unacked))]
+        elif self._pod.greeted:
+            first, told = told[:1], told[1:]
+        self._early += told
+        self._out[:] = [order for order in self._out if type(order) is not Send or order.to != CLIENT]
+        if first:
+            self._out[:0] = [*first, *self._early]
+            self._early.clear()
+        super().settle()
+
     def ready(self, to: int) -> None:
         super().ready(to)
         if to in self._legs:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from h2.settings import SettingCodes
 from tests.testkit.h2net import Message, World, fields
-from tests.testkit.route import rule
+from tests.testkit.route import Play, rule
 
 from sidestage.http import http2
-from sidestage.http.orders import POD
+from sidestage.http.hpack import Field
+from sidestage.http.orders import CLIENT, POD
 
 ME: dict[str, Any] = {"header": "^x-user: me$"}
 
@@ -396,3 +397,38 @@ def test_a_connection_of_any_kind(seed: int) -> None:
     for stream, me, body in asked:
         assert (w.who(stream), w.got(stream).data == body * 3, w.got(stream).ended) == (f"program {int(me)}", True, True)
     assert w.router.idle
+
+
+def hand(own: bool = True) -> tuple[Play, bytes]:
+    """A client whose first request is a session's (or the target's), with half of its body; the target has said nothing yet."""
+    play = Play([rule(**ME)])
+    named = (mine if own else fields)("/", method="POST")
+    asked = http2.headers(1, [Field(name, value) for name, value in named], False, 16384, [])
+    play.client(http2.PREFACE + http2.settings({}) + asked + http2.frame(http2.DATA, 0, 1, b"some"))
+    return play, http2.settings({http2.FRAME_SIZE: 20_000})
+
+
+def test_a_client_hears_nothing_before_the_target_s_settings() -> None:
+    """RFC 9113 3.4; clients of Go give the connection up otherwise."""
+    play, greeting = hand()
+    answer = http2.settings({}) + http2.headers(1, [Field(b":status", b"200")], True, 16384, [])
+    play.peer(1, answer)
+    assert not play.answer
+    play.peer(POD, greeting + http2.frame(http2.PING, 0, 0, b"12345678"))
+    kinds = [frame.kind for frame in http2.Splitter().feed(play.take(CLIENT))]
+    assert kinds[:2] == [http2.SETTINGS, http2.WINDOW_UPDATE] and http2.HEADERS in kinds and http2.PING in kinds
+
+
+def test_a_target_that_ends_before_its_settings_is_spoken_for() -> None:
+    play, _ = hand()
+    play.peer(1, http2.settings({}) + http2.headers(1, [Field(b":status", b"200")], True, 16384, []))
+    play.peer_eof(POD)
+    frames = list(http2.Splitter().feed(play.take(CLIENT)))
+    assert [(frame.kind, frame.flags) for frame in frames[:2]] == [(http2.SETTINGS, 0), (http2.SETTINGS, http2.ACK)]
+    assert http2.HEADERS in [frame.kind for frame in frames]
+
+
+def test_while_all_is_the_target_s_nothing_is_held() -> None:
+    play, greeting = hand(own=False)
+    play.peer(POD, greeting, 1)
+    assert play.take(CLIENT) == greeting
