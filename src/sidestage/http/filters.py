@@ -11,13 +11,13 @@ import json
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sidestage.http.jsonpath import JSONPathError, Path
-from sidestage.http.patterns import MAX_INPUT, Engine, Pattern, PatternError
+from sidestage.http.patterns import MAX_INPUT, Engine, Lines, Pattern, PatternError
 
 MAX_BODY, BODY_TIME = 65_535, 1_000  # defaults of mirrord's agent
 MAX_FILTERS = 100  # in all_of and any_of together
 KINDS = ("header", "path", "method", "body", "all_of", "any_of")
 OPTIONS = ("probes", "max_body", "body_time")
-PROBE = "user-agent: kube-probe/"
+PROBE = r"\Auser-agent: kube-probe/"
 
 Answer = Optional[bool]
 Check = Callable[["Facts"], Answer]
@@ -34,25 +34,18 @@ class FilterError(ValueError):
 class Facts:
     """A request as filters see it. `body` None: not known yet; b"" when there is none or it is out of bounds."""
 
-    __slots__ = ("_fields", "_lines", "_paths", "_probe", "body", "method", "target")
+    __slots__ = ("_fields", "_lines", "_paths", "body", "method", "target")
 
     def __init__(self, method: str, target: str, fields: Callable[[], List[str]], body: Optional[bytes]) -> None:
         """`fields()` gives each field as `name: value`."""
         self.method, self.target, self.body, self._fields = method, target, body, fields
         self._lines: List[str] = []
         self._paths: Tuple[str, ...] = ()
-        self._probe: Answer = None
 
     def lines(self) -> List[str]:
         if not self._lines:
             self._lines = self._fields()
         return self._lines
-
-    def probe(self) -> bool:
-        """Is it the kubelet that asks?"""
-        if self._probe is None:
-            self._probe = any(line[:23].lower() == PROBE for line in self.lines())
-        return self._probe
 
     def paths(self) -> Tuple[str, ...]:
         """The path, and the path with its query."""
@@ -73,6 +66,9 @@ class Filter:
             raise FilterError("", "must be an object")
         self.expired: List[str] = []  # patterns that took too long, and match nothing any more
         self._count = 0
+        self._lines = Lines(self.expired)  # of all `header`s; what they said of the request at hand is in _said
+        self._said: Optional[int] = None
+        self._kubelet = self._lines.add(Pattern(PROBE, self.expired))
         options = {key: spec[key] for key in OPTIONS if key in spec}
         rest = {key: value for key, value in spec.items() if key not in OPTIONS}
         self._check = self._compile(rest, "") if rest else _always
@@ -83,7 +79,13 @@ class Filter:
                 raise FilterError(key, "must be a whole number")
 
     def answer(self, facts: Facts) -> Answer:
-        return False if not self.probes and facts.probe() else self._check(facts)
+        self._said = None
+        return False if not self.probes and self._says(facts, self._kubelet) else self._check(facts)
+
+    def _says(self, facts: Facts, bit: int) -> bool:
+        if self._said is None:
+            self._said = self._lines.said(facts.lines())
+        return bool(self._said & bit)
 
     def _compile(self, spec: Any, where: str) -> Check:
         self._count += 1
@@ -107,10 +109,11 @@ class Filter:
         if kind == "method":
             method = value.upper()
             return lambda facts: facts.method.upper() == method
-        find = self._pattern(value, below).any
+        pattern = self._pattern(value, below)
         if kind == "path":
-            return lambda facts: find(facts.paths())
-        return lambda facts: find(facts.lines())
+            return lambda facts: pattern.any(facts.paths())
+        bit = self._lines.add(pattern)
+        return lambda facts: self._says(facts, bit)
 
     def _pattern(self, text: str, where: str) -> Pattern:
         try:

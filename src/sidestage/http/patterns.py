@@ -10,13 +10,15 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from typing import Any, Callable, Dict, Iterable, List
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 MAX_INPUT = 8 << 10  # characters of a line, path or value; longer ones match nothing
 MAX_TIME = 0.05  # seconds of the processor for one request's lines
 SHORT = 500  # characters for which the square is nothing
 MAX_PATTERN = 2_000  # characters
 MAX_CACHE = 64  # patterns that come out of documents
+MAX_KNOWN = 1_024  # lines of up to SHORT characters of which a filter remembers what they say
+MAX_KNOWN = 1_024  # lines of up to SHORT characters of which a filter remembers what they say
 _QUANTIFIER = re.compile(r"(?<![\\(*+?}])[*+?{]")
 _REPEATED_GROUP = re.compile(r"\)[*+{?]|\\[1-9]|\(\?P=")
 
@@ -57,24 +59,87 @@ class Pattern:
                 if len(text) <= SHORT or (self._linear and len(text) <= MAX_INPUT):
                     if find(text) is not None:
                         return True
-                elif self._guarded((text,)):
+                elif any(self.guarded((text,))):
                     return True
             return False
-        return self._guarded(texts)
+        return any(self.guarded(texts, one=True))
 
-    def _guarded(self, texts: Iterable[str]) -> bool:
+    def quick(self) -> Optional[Callable[[str], Any]]:
+        """What finds it in a text that is no longer than SHORT, where that needs no guard."""
+        return self._find if self._square else None
+
+    def guarded(self, texts: Iterable[str], one: bool = False) -> List[bool]:
+        """Of each of them, up to where the time ends: is it found there? `one`: the first is enough."""
+        found: List[bool] = []
         if self._text in self._expired or not _alarm.arm():
-            return False
-        found = False
+            return found
         try:
             for text in texts:
-                if len(text) <= MAX_INPUT and self._find(text) is not None:
-                    found = True
+                found.append(len(text) <= MAX_INPUT and self._find(text) is not None)
+                if one and found[-1]:
                     break
             _alarm.disarm()
         except _Slow:
             self._expired.append(self._text)
         return found
+
+
+class Lines:
+    """Patterns that look at the same lines. Clients repeat theirs, so what a line said to all of them is remembered."""
+
+    def __init__(self, expired: List[str]) -> None:
+        self._expired = expired
+        self._all: List[Tuple[int, Pattern]] = []
+        self._quick: List[Tuple[int, Callable[[str], Any]]] = []
+        self._slow: List[Tuple[int, Pattern]] = []
+        self._known: Dict[str, int] = {}
+
+    def add(self, pattern: Pattern) -> int:
+        """The pattern's bit in what said() gives."""
+        bit, find = 1 << len(self._all), pattern.quick()
+        self._all.append((bit, pattern))
+        if find is None:
+            self._slow.append((bit, pattern))
+        else:
+            self._quick.append((bit, find))
+        return bit
+
+    def said(self, lines: Iterable[str]) -> int:
+        """The bits of all patterns that are found in one of the lines."""
+        known, bits, new = self._known, 0, []
+        for line in lines:
+            said = known.get(line)
+            if said is None:
+                new.append(line)
+            else:
+                bits |= said
+        return bits | self._look(new) if new else bits
+
+    def _look(self, lines: List[str]) -> int:
+        short = [line for line in lines if len(line) <= SHORT]
+        known: Dict[str, int] = {}
+        for line in short:
+            bits = 0
+            for bit, find in self._quick:
+                if find(line) is not None:
+                    bits |= bit
+            known[line] = bits
+        expired = len(self._expired)
+        for bit, pattern in self._slow:
+            for line, found in zip(short, pattern.guarded(short)):
+                known[line] |= found and bit
+        bits = 0
+        for said in known.values():
+            bits |= said
+        if len(short) < len(lines):
+            long = [line for line in lines if len(line) > SHORT]
+            for bit, pattern in self._all:
+                bits |= pattern.any(long) and bit
+        if len(self._expired) > expired or len(self._known) > MAX_KNOWN:
+            self._known.clear()
+        else:
+            self._known.update(known)
+        return bits
 
 
 class _Alarm:

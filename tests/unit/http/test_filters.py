@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
 import pytest
 
 from sidestage.http.filters import Facts, Filter, FilterError
-from sidestage.http.patterns import MAX_INPUT
+from sidestage.http.patterns import MAX_INPUT, MAX_KNOWN, SHORT, Lines, Pattern
 
 LINES = ["Host: shop.example", "X-User: Me", "Cookie: a=b; c=d", "User-Agent: curl/8"]
 
@@ -137,3 +138,28 @@ def test_no_pattern_runs_for_ever(pattern: str) -> None:
 
 def test_long_lines_match_nothing() -> None:
     assert Filter({"header": "a"}).answer(facts(lines=["x: " + "a" * MAX_INPUT])) is False
+
+
+def test_what_is_remembered_of_lines_is_what_they_say() -> None:
+    texts = ["^x-user: a", "a$", r"(a|b)+c", ".*b.*c", r"x-(\w)\1", "ab{2,3}.*?c", "^$"]  # with and without a guard
+    rng, expired = random.Random(4), []  # type: tuple[random.Random, list[str]]
+    lines, patterns = Lines(expired), [Pattern(text, expired) for text in texts]
+    bits = [lines.add(pattern) for pattern in patterns]
+    pool = ["".join(rng.choices("abcx- ", k=rng.choice([0, 3, 12, SHORT + 9]))) for _ in range(MAX_KNOWN + 200)]
+    for _ in range(1_000):
+        head = rng.choices(pool, k=rng.randrange(1, 9))
+        wanted = sum(bit for bit, pattern in zip(bits, patterns, strict=True) if pattern.any(head))
+        assert lines.said(head) == wanted, head
+    assert not expired
+
+
+def test_a_pattern_that_has_expired_matches_nothing_that_it_matched_before() -> None:
+    pattern = "^((a+)+b|ok)$"
+    filter_ = Filter({"header": pattern})
+    assert filter_.answer(facts(lines=["ok"])) is True
+    for length in range(18, 60):
+        if filter_.expired:
+            break
+        filter_.answer(facts(lines=["a" * length]))
+    assert filter_.expired == [pattern]
+    assert filter_.answer(facts(lines=["ok"])) is False
