@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sidestage.config.check import long_form
+
 Mapped = Callable[[Any], dict[str, Any]]  # the key's value -> dotted keys of ours, with theirs
 
 _UNINJECTED = "nothing is injected into the program here"
@@ -75,11 +77,24 @@ def _tls(value: Any) -> dict[str, Any]:
             for key, item in value.items() if item is not None}  # fmt: skip
 
 
+def _header_filter(value: Any) -> dict[str, Any]:
+    """What http_filter was called before mirrord 3.46: a text, or {filter, ports}."""
+    given = value if isinstance(value, dict) else {"filter": value}
+    names = {"filter": "header_filter"}
+    return {f"{_INCOMING}.http_filter.{names.get(key, key)}": item for key, item in given.items() if item is not None}
+
+
+# Values that have no exact counterpart, told once.
+NEAREST: dict[tuple[str, str], str] = {
+    (f"{_INCOMING}.on_concurrent_steal", "continue"): "taken as on_conflict: wait, the program gets the port when it is free",
+}
+
 # The same thing under another name.
 MAPPED: dict[str, Mapped] = {
     "agent.ephemeral": lambda value: {"agent.mode": {True: "ephemeral", False: "job"}.get(value, value)},
     "agent.flush_connections": lambda value: {f"{_INCOMING}.flush_connections": value},
-    f"{_INCOMING}.on_concurrent_steal": lambda value: {f"{_INCOMING}.on_conflict": value},
+    f"{_INCOMING}.on_concurrent_steal": lambda value: {f"{_INCOMING}.on_conflict": "wait" if value == "continue" else value},
+    f"{_INCOMING}.http_header_filter": lambda value: _header_filter(value),
     f"{_INCOMING}.tls_delivery": lambda value: _tls(value),
     f"{_INCOMING}.https_delivery": lambda value: _tls(value),
 }
@@ -94,6 +109,9 @@ def adapt(tree: dict[str, Any], problems: list[str], say: Note) -> None:
         found, value = _take(tree, path)
         if found:
             moved.update(convert(value))
+            near = NEAREST.get((path, str(value)))
+            if near is not None:
+                say(f"{path}: {value} is {near}")
     for path, reason in WITHOUT_EFFECT.items():
         found, value = _take(tree, path)
         if found and not _off(value):
@@ -124,9 +142,10 @@ def _take(tree: dict[str, Any], path: str) -> tuple[bool, Any]:
 
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     *folders, last = path.split(".")
-    for folder in folders:
-        below = tree.setdefault(folder, {})
+    for at, folder in enumerate(folders, 1):
+        below = long_form(".".join(folders[:at]), tree.get(folder, {}))
         if not isinstance(below, dict):
             return  # the schema's check says what is wrong with it
-        tree = below
+        tree[folder] = dict(below)  # a short form belongs to everybody
+        tree = tree[folder]
     tree.setdefault(last, value)

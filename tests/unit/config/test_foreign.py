@@ -32,7 +32,7 @@ feature.fs.readonly_file_buffer
 feature.network.incoming.mode feature.network.incoming.http_filter feature.network.incoming.port_mapping
 feature.network.incoming.ports feature.network.incoming.ignore_ports feature.network.incoming.ignore_localhost
 feature.network.incoming.listen_ports feature.network.incoming.tls_delivery feature.network.incoming.https_delivery
-feature.network.incoming.on_concurrent_steal
+feature.network.incoming.on_concurrent_steal feature.network.incoming.http_header_filter
 feature.network.outgoing.tcp feature.network.outgoing.udp feature.network.outgoing.ignore_localhost
 feature.network.outgoing.filter feature.network.outgoing.unix_streams
 feature.network.dns.enabled feature.network.dns.filter feature.network.ipv6
@@ -89,6 +89,29 @@ def test_what_is_refused_is_named_with_our_way(key: str) -> None:
         value = {part: value}
     with pytest.raises(ConfigError, match=key):
         read(value)
+
+
+@pytest.mark.parametrize("theirs, ours", [("abort", "abort"), ("continue", "wait"), ("override", "override")])
+def test_whoever_steals_at_the_same_time(theirs: str, ours: str) -> None:
+    found, told = read({"feature": {"network": {"incoming": {"mode": "steal", "on_concurrent_steal": theirs}}}})
+    assert found.feature.network.incoming.on_conflict == ours
+    assert bool(told) == (theirs != ours)
+
+
+@pytest.mark.parametrize("incoming, mode", [("steal", "steal"), ({"mode": "steal"}, "steal"), (True, "mirror"), (False, "off")])
+def test_connections_of_before(incoming: Any, mode: str) -> None:
+    for flush in (True, False):
+        found, told = read({"agent": {"flush_connections": flush}, "feature": {"network": {"incoming": incoming}}})
+        assert found.feature.network.incoming.flush_connections == flush
+        assert found.feature.network.incoming.mode == mode
+        assert not told
+
+
+@pytest.mark.parametrize("value, ports", [("^x-user: me$", None), ({"filter": "^x-user: me$", "ports": [80]}, (80,))])
+def test_the_filter_s_former_name(value: Any, ports: Any) -> None:
+    found, _ = read({"feature": {"network": {"incoming": {"mode": "steal", "http_header_filter": value}}}})
+    assert found.feature.network.incoming.http_filter.header_filter == "^x-user: me$"
+    assert found.feature.network.incoming.http_filter.ports == ports
 
 
 def test_ours_comes_before_theirs() -> None:
