@@ -191,16 +191,13 @@ class Har(Exchanges):
 
     def __init__(self, count: Count, fd: int, version: str, *, keep: bool) -> None:
         super().__init__(count)
-        self._fd, self._keep = fd, keep
-        self._writer = har.Writer(lambda data: _write(fd, data), self._back, version)
+        self._keep = keep
+        self._writer = har.Writer(fd, version)
 
     def exchange(self, connection: Connection, exchange: Exchange, answer: Answer) -> None:
         now = time.monotonic()
         made = har.entry(exchange, answer, peer=connection.peer, local=connection.local, ended=now, keep=self._keep)
         self._writer.add(made)
-
-    def _back(self, size: int) -> None:
-        os.ftruncate(self._fd, os.lseek(self._fd, -size, os.SEEK_CUR))
 
 
 class Packets:
@@ -250,5 +247,3 @@ def _text(data: bytes, keep: str = "") -> str:
     if sum(not (char.isprintable() or char in "\r\n\t") for char in text) > len(text) // 8:
         return data[:64].hex(" ") + (" ..." if len(data) > 64 else "")
     return text.replace("\r", "") if keep else text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
-
-

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -62,15 +63,19 @@ class Writer:
 
     END = b"\n]}}\n"
 
-    def __init__(self, write: Callable[[bytes], object], back: Callable[[int], None], version: str) -> None:
-        """`back(n)` takes the last n bytes back."""
-        self._write, self._back, self._first = write, back, True
-        write(b'{"log": ' + json.dumps(head(version)).encode()[:-1] + b', "entries": [' + self.END)
+    def __init__(self, fd: int, version: str) -> None:
+        """`fd` stays the caller's, and can be truncated. Raises OSError, as `add` does."""
+        self._fd, self._first = fd, True
+        self._write(b'{"log": ' + json.dumps(head(version)).encode()[:-1] + b', "entries": [' + self.END)
 
     def add(self, made: Json) -> None:
-        self._back(len(self.END))
+        os.ftruncate(self._fd, os.lseek(self._fd, -len(self.END), os.SEEK_CUR))
         self._write((b"\n" if self._first else b",\n") + json.dumps(made).encode() + self.END)
         self._first = False
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
 
 
 def _pairs(found: Headers) -> list[Json]:

@@ -17,16 +17,9 @@ class HarFile:
     def __init__(self, path: str, secrets: bool) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._secrets = secrets
-        self._writer = har.Writer(self._write, self._back, __version__)
+        self._writer = har.Writer(self._fd, __version__)
 
     def keep(self, where: dict[str, Any], exchange: Exchange, answer: Answer) -> None:
         """`where` is the connection: {peer, local, ...}."""
         peer, local = (tuple(where[name]) for name in ("peer", "local"))
         self._writer.add(har.entry(exchange, answer, peer=peer, local=local, ended=time.monotonic(), keep=self._secrets))
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._fd, data) :]
-
-    def _back(self, size: int) -> None:
-        os.ftruncate(self._fd, os.lseek(self._fd, -size, os.SEEK_CUR))

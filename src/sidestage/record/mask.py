@@ -1,22 +1,21 @@
 """Secrets in what is recorded become x's of the same length, so that lengths and framing stay as they were.
 
 Masked: values of variables and contents of files whose names speak of secrets, passwords in URLs, and the values of HTTP/1 header
-fields that carry credentials. HTTP/2 compresses its header fields, so they can't be masked in place: such connections are left out.
+fields whose names do. HTTP/2 compresses its header fields, so they can't be masked in place: such connections are left out.
 """
 
 from __future__ import annotations
 
 import re
 
-_NAMES = re.compile(r"(?i)pass|secret|token|credential|private|api_?key|access_?key|auth(?!or)")
+from sidestage.exchange.secrets import secret
+
 _IN_URL = re.compile(rb"(://[^:/@\s]*:)([^@\s]+)(?=@)")
 _FILES = re.compile(
     r"(?i)/secrets?/|/run/secrets|\.(?:pem|key|p12|pfx|jks|kdbx)\Z|/(?:\.env|\.netrc|\.pgpass|id_[a-z0-9]+|[^/]*token[^/]*|"
     r"[^/]*password[^/]*|[^/]*credential[^/]*|[^/]*secret[^/]*)\Z"
 )
-_HEADERS = frozenset(
-    b"authorization proxy-authorization cookie set-cookie x-api-key x-auth-token x-csrf-token x-amz-security-token".split()
-)
+_HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110, 5.6.2: of bodies, few lines begin so
 MAX_NAME = 64  # bytes of a header field's name that are looked at
 MASK = b"x"
 
@@ -28,7 +27,7 @@ def environment(raw: bytes) -> bytes:
 
 def _variable(item: bytes) -> bytes:
     name, sep, value = item.partition(b"=")
-    if sep and _NAMES.search(name.decode(errors="replace")):
+    if sep and secret(name.decode(errors="replace")):
         return name + sep + MASK * len(value)
     return _IN_URL.sub(lambda match: match[1] + MASK * len(match[2]), item)
 
@@ -56,7 +55,7 @@ class Headers:
         else:
             seen = self._line + body
             name, colon, _ = seen.partition(b":")
-            if colon and name.lower() in _HEADERS:
+            if colon and _HEADER.fullmatch(name) and secret(name.decode()):
                 self._masking = True
                 clear = max(0, len(name) + 1 - len(self._line))
                 masked = piece[:clear] + MASK * len(body[clear:]) + piece[len(body) :]

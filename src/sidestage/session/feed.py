@@ -25,7 +25,7 @@ MAX_BEHIND = 4 << 20  # bytes kept for a reader that doesn't read
 MAX_READERS = 16
 MAX_REQUEST = 4096
 
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_encode = json.JSONEncoder(separators=(",", ":"), default=lambda value: value() if callable(value) else str(value)).encode
 
 
 def address(session: str) -> str:
@@ -54,7 +54,7 @@ class Feed:
         self._wishes[wish] = answer
 
     def tell(self, kind: str, /, **fields: Any) -> None:
-        """An event; `fields` must not change afterwards."""
+        """An event; `fields` must not change afterwards. A field may be a function: it is called when somebody reads the event."""
         now = time.monotonic() - self._start
         self._past.append((now, kind, fields))
         for listener in self._listeners:

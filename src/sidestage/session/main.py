@@ -220,7 +220,8 @@ class Session:
         self._begin(errno)
 
     def _on_env(self, _result: Args, raw: bytes, errno: int) -> None:
-        self._feed.tell("env", variables=_variables(raw))
+        kept = bytes(raw)
+        self._feed.tell("env", variables=lambda: _variables(kept))
         env = os.memfd_create("sidestage-env", os.MFD_CLOEXEC)
         os.write(env, raw)
         self._begun["env"] = env
@@ -338,7 +339,7 @@ def _variables(raw: bytes) -> dict[str, str]:
     """The target's environment for those who look on: secrets are x's."""
     from sidestage.record.mask import environment
 
-    pairs = (item.partition("=") for item in environment(bytes(raw)).decode(errors="replace").split("\0"))
+    pairs = (item.partition("=") for item in environment(raw).decode(errors="replace").split("\0"))
     return {name: value for name, sep, value in pairs if sep}
 
 
