@@ -94,8 +94,3 @@ def test_exec_inside_a_container(flags: list[str], fuse: str) -> None:
     confined, color, hostname, said, verdict = done.out.splitlines()
     assert (confined, color, hostname, verdict) == ("confined", "blue", "boxed", "sidestage exec works here"), done.err
     assert said.startswith(fuse)
-
-
-def test_a_container_can_not_be_started_plugged_in() -> None:
-    done = run([*SIDESTAGE, "container", "--", "podman", "run", "x"], 30, {**os.environ, "PYTHONPATH": str(ROOT / "src")})
-    assert done.code == 1 and "`container` is not there yet" in done.err and "-t container/NAME" in done.err

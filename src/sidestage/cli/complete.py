@@ -157,9 +157,11 @@ def contexts(line: Line) -> Candidates:
 
 
 def _flags(verb: str) -> dict[str, argparse.Action]:
-    if verb == "exec":
-        from sidestage.cli.options import exec_parser as parser
-    elif verb == "ls":
+    if verb in ("exec", "container"):
+        from sidestage.cli.options import exec_parser
+
+        return dict(exec_parser(verb)._option_string_actions)
+    if verb == "ls":
         from sidestage.cli.ls import parser
     elif verb in MODULES:
         import importlib

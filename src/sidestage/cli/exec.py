@@ -21,6 +21,7 @@ from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
 if TYPE_CHECKING:
+    from sidestage.cli.container import Container
     from sidestage.cli.diff import DiffSummary
     from sidestage.session.watch import Wish
     from sidestage.views.dns import NameRules
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 60.0  # seconds until the session must have begun, besides agent.startup_timeout; its own waits say more
 MAX_BEGIN = 1 << 16
+RUNTIMES = frozenset({"crun", "runc"})  # their own calls in a container, between the filter and the program, aren't the program's
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # what a shell answers (POSIX 2.8.2)
 
 
@@ -39,7 +41,24 @@ def main(options: ExecOptions) -> int:
         settings = config.load(options.config_file, options.overrides, say=progress.warn)
     except config.ConfigError as error:
         raise UserError(str(error), "`sidestage verify-config FILE` checks it") from error
-    command = [_find(options.command[0]), *options.command[1:]]
+    box = _container(options)
+    try:
+        return _run(options, settings, progress, box)
+    finally:
+        if box:
+            box.discard()
+
+
+def _container(options: ExecOptions) -> Container | None:
+    if not options.container:
+        return None
+    from sidestage.cli.container import Container
+
+    return Container(options.command, _find)
+
+
+def _run(options: ExecOptions, settings: config.Config, progress: Progress, box: Container | None) -> int:
+    command = box.argv if box else [_find(options.command[0]), *options.command[1:]]
     spec = TargetSpec("replay", options.replay) if options.replay else target_of(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     names, named = name_rules(settings, progress.warn)
@@ -47,7 +66,7 @@ def main(options: ExecOptions) -> int:
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, command, options, names, named)
+        ours, child = _start_session(settings, spec, session, incoming, command, options, names, named, box.folder if box else "")
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -70,8 +89,10 @@ def main(options: ExecOptions) -> int:
         if summary:
             summary.on_event(name, args)
 
-    env = env_view.compose(os.environ, env_view.parse(remote_env), chosen.env)
+    env = env_view.compose({} if box else os.environ, env_view.parse(remote_env), chosen.env)
     env[MARK] = session
+    if box:
+        box.prepare(settings, policy, env, progress.warn)
     if options.ui:
         from sidestage.cli.ui import beside
 
@@ -80,7 +101,7 @@ def main(options: ExecOptions) -> int:
     try:
         status = trap.run(
             command,
-            env=env,
+            env=os.environ if box else env,
             policy=policy,
             broker=ours,
             begin=trap.Begin(
@@ -92,7 +113,8 @@ def main(options: ExecOptions) -> int:
             say=progress.warn,
             on_event=on_event,
             files=settings.feature.fs.mode != "local",
-            skip=skip(settings),
+            skip=skip(settings) | RUNTIMES if box else skip(settings),
+            box=box,
         )
     except trap.LaunchError as error:
         raise UserError(str(error), "nothing was left running", error.status) from error
@@ -157,7 +179,7 @@ def target_of(settings: config.Config) -> TargetSpec:
 
 def _start_session(
     settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions,
-    names: NameRules, named: bool,
+    names: NameRules, named: bool, folder: str,
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -180,7 +202,7 @@ def _start_session(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
             names=names, named=named,
-            writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write),
+            writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write), folder=folder,
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0

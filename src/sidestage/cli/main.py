@@ -11,6 +11,7 @@ HELP = """\
 sidestage runs a process on your own machine as if it were inside a service of your cluster.
 
   sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]    see `sidestage exec --help`
+  sidestage container -t TARGET [flags] -- podman run ...  the same with a container
   sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end
@@ -65,11 +66,11 @@ def _open_standard_streams() -> None:
 
 def _verb(argv: list[str]) -> int:
     verb, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if verb == "exec":
+    if verb in ("exec", "container"):
         from sidestage.cli import exec as run
         from sidestage.cli.options import parse_exec
 
-        return run.main(parse_exec(rest))
+        return run.main(parse_exec(rest, verb))
     if verb == "ls":
         from sidestage.cli import ls
 
@@ -128,11 +129,6 @@ def _verb(argv: list[str]) -> int:
         import importlib
 
         return int(importlib.import_module(f"sidestage.cli.{MODULES[verb]}").main(rest))
-    if verb == "container":
-        raise UserError(
-            "`container` is not there yet: what podman or docker starts can't be plugged in from outside",
-            "put sidestage into the image and run `sidestage exec` inside; a running container can be a target: -t container/NAME",
-        )
     import difflib
 
     near = difflib.get_close_matches(verb, VERBS, 1)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from sidestage.cli.errors import UserError
 
 USAGE = 2
+CONTAINER_COMMAND = "podman run [OPTIONS] IMAGE [COMMAND...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ExecOptions:
     secrets: bool = False
     replay: str = ""  # recording that stands for a target
     debug: bool = False
+    container: bool = False  # the command is an engine's, which starts a container
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,11 +32,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message, f"see `{self.prog} --help`", USAGE)
 
 
-def exec_parser() -> argparse.ArgumentParser:
+def exec_parser(verb: str = "exec") -> argparse.ArgumentParser:
+    container = verb == "container"
     parser = Parser(
-        prog="sidestage exec",
-        usage="sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]",
-        description="Run COMMAND as if it were inside TARGET.",
+        prog=f"sidestage {verb}",
+        usage=f"sidestage {verb} -t TARGET [flags] -- {CONTAINER_COMMAND if container else 'COMMAND [ARGS...]'}",
+        description="Start a container as if it were inside TARGET." if container else "Run COMMAND as if it were inside TARGET.",
     )
     add = parser.add_argument
     add("-t", "--target", metavar="TARGET", help="KIND/NAME[/container/NAME], process/PID, container/NAME, targetless")
@@ -116,18 +119,19 @@ def agent_keys(given: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def parse_exec(argv: Sequence[str]) -> ExecOptions:
+def parse_exec(argv: Sequence[str], verb: str = "exec") -> ExecOptions:
     """Raises UserError."""
     head, command = list(argv), []
     if "--" in head:
         at = head.index("--")
         head, command = head[:at], head[at + 1 :]
-    given = exec_parser().parse_args(head)
+    given = exec_parser(verb).parse_args(head)
     command = [*given.command, *command]
     if given.steal and given.incoming not in (None, "steal"):
         raise UserError(f"--steal and --incoming {given.incoming} exclude each other", "keep one", USAGE)
     if not command:
-        raise UserError("no command", "write: sidestage exec -t TARGET -- COMMAND [ARGS...]", USAGE)
+        what = CONTAINER_COMMAND if verb == "container" else "COMMAND [ARGS...]"
+        raise UserError("no command", f"write: sidestage {verb} -t TARGET -- {what}", USAGE)
     keys: tuple[tuple[str, Any], ...] = (
         ("target.path", given.target),
         ("key", given.key),
@@ -156,7 +160,8 @@ def parse_exec(argv: Sequence[str]) -> ExecOptions:
     )
     overrides = cluster_keys(given) | agent_keys(given) | {key: value for key, value in keys if value is not None}
     return ExecOptions(
-        command, given.config_file, overrides, given.output, given.ui, given.record or "", given.secrets, debug=given.debug
+        command, given.config_file, overrides, given.output, given.ui, given.record or "", given.secrets, debug=given.debug,
+        container=verb == "container",
     )
 
 

@@ -40,18 +40,40 @@ class Rules:
     outgoing: OutgoingRules
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the program runs: what is local follows from it."""
+
+    home: str
+    cwd: str
+    executable: str
+    tempdir: str
+    search_path: Sequence[str]
+    local: Sequence[str] = ()  # patterns besides the user's
+
+
+def surroundings(command: Sequence[str]) -> Surroundings:
+    """On this machine."""
+    tempdir = os.environ.get("TMPDIR", "/tmp")
+    return Surroundings(os.path.expanduser("~"), os.getcwd(), command[0], tempdir, os.get_exec_path())
+
+
+def files_policy(config: Config, at: Surroundings) -> FilesPolicy:
+    """Raises re.error."""
+    fs = config.feature.fs
+    hidden = (f"^{re.escape(at.home)}/\\.aws(/|$)",) if config.feature.magic.aws else ()
+    return FilesPolicy(
+        Mode(fs.mode), read_write=fs.read_write, read_only=fs.read_only, local=(*fs.local, *at.local),
+        not_found=(*fs.not_found, *hidden), mapping=fs.mapping,
+        home=at.home, cwd=at.cwd, executable=at.executable, tempdir=at.tempdir, search_path=at.search_path,
+    )  # fmt: skip
+
+
 def rules(config: Config, command: Sequence[str], incoming: IncomingRules) -> Rules:
     """Raises UserError for a pattern or filter that can't be read."""
     feature, network = config.feature, config.feature.network
-    home = os.path.expanduser("~")
-    hidden = (f"^{re.escape(home)}/\\.aws(/|$)",) if feature.magic.aws else ()
     try:
-        files = FilesPolicy(
-            Mode(feature.fs.mode), read_write=feature.fs.read_write, read_only=feature.fs.read_only,
-            local=feature.fs.local, not_found=(*feature.fs.not_found, *hidden), mapping=feature.fs.mapping,
-            home=home, cwd=os.getcwd(), executable=command[0],
-            tempdir=os.environ.get("TMPDIR", "/tmp"), search_path=os.get_exec_path(),
-        )  # fmt: skip
+        files = files_policy(config, surroundings(command))
         outgoing = OutgoingRules(
             tcp=network.outgoing.tcp, udp=network.outgoing.udp, dns=network.dns.enabled,
             ignore_localhost=network.outgoing.ignore_localhost, unix_streams=network.outgoing.unix_streams,
@@ -105,11 +127,11 @@ class SessionPolicy:
         self._listen = chosen.incoming
         self._outgoing = OutgoingPolicy(chosen.outgoing, self._names, nameservers, local_nameservers())
         self.connect, self.unix = self._outgoing.connect, self._outgoing.unix
-        self._files, self.writes = chosen.files, chosen.files.writes
+        self.files, self.writes = chosen.files, chosen.files.writes
         self.names = any(one.name for one in (*chosen.outgoing.remote, *chosen.outgoing.local))
 
     def path(self, path: str, write: bool) -> tuple[Decision, str]:
-        return self._files.decide(path, write)
+        return self.files.decide(path, write)
 
     def listen(self, host: str, port: int) -> bool:
         return self._listen.listen(host, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 VERBS = {
     "exec": "run a command plugged into a target",
+    "container": "start a container plugged into a target",
     "ls": "what can be a target in the cluster",
     "doctor": "what this machine and the cluster allow, and the cure for each lack",
     "status": "sessions that run now, what one does, and its end",

@@ -28,6 +28,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "startup_retry": "calls to the API server are retried as the server asks",
     "internal_proxy": _NO_PROXY,
     "external_proxy": _NO_PROXY,
+    "container": "`sidestage container` puts nothing of its own into a container or beside it",
     "ci": "`exec` in the background does it: its output and exit status are the program's",
     "baggage": _NO_OPERATOR,
     "traceparent": _NO_OPERATOR,
@@ -54,7 +55,6 @@ WITHOUT_EFFECT: dict[str, str] = {
 # Would change what the program or the target sees, and isn't there: refused, with the way that is.
 REFUSED: dict[str, str] = {
     "profile": "profiles are objects of mirrord's operator; keep a configuration file a profile, and choose with -f",
-    "container": "containers are plugged in by running `sidestage exec` inside, or container/NAME as the target",
     "feature.copy_target": "copying a target needs an operator; use a deployment of your own as the target",
     "feature.split_queues": "queues are split by mirrord's operator; name a queue of your own in feature.env.override",
     "feature.db_branches": "database branches are made by mirrord's operator; name a database of your own in feature.env.override",

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import resource
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ class SessionOptions:
     writable: bool = False  # may files of the target be changed?
     names: NameRules = NameRules()
     named: bool = False  # do other decisions depend on names?
+    folder: str = ""  # trap's, for a container to be started; removed at the end if it is still there
 
 
 def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
@@ -135,7 +137,7 @@ class Session:
         self.lost = False
         self._fuse = mounted.fuse if mounted else -1
         self._loop = Loop()
-        self._listener = -1
+        self._listeners: list[int] = []
         self._begun: dict[str, Any] = {}
         self._reading = 0  # files of the target that decide on names
         self._hosts = ""
@@ -206,7 +208,10 @@ class Session:
         """Trap is gone, or we can't go on: end what it supervised, and the agent."""
         if self._fuse >= 0:
             os.close(self._fuse)  # first: a task that waits for a file can't be killed before its request has failed
-        reaper.reap(self._listener, self._options.session)
+        for listener in self._listeners or [-1]:
+            reaper.reap(listener, self._options.session)
+        if self._options.folder:
+            shutil.rmtree(self._options.folder, ignore_errors=True)
         if self._guard:
             guard.stop(*self._guard)
         self._attachment.close()
@@ -264,13 +269,17 @@ class Session:
     # -- requests from trap --
 
     def _ready(self, args: Args, fds: list[int], reply: Reply) -> None:
-        self._listener = fds[0]
+        """Once for a program's listener; a container has one for each process that comes into it from outside."""
+        self._listeners = [*filter(reaper.in_use, self._listeners), fds[0]]
+        if self._guard:
+            reply()
+            return
         self._outgoing.tells_names = args["names"]
         if args["names"]:
             self._outgoing.learn_hosts(self._hosts)
         reply()
         with contextlib.suppress(ProcessLookupError):  # trap died just now: we shall hear of it
-            self._guard = guard.start(self._trap, self._listener, self._options.session)
+            self._guard = guard.start(self._trap, fds[0], self._options.session)
 
     def _open(self, args: Args, _fds: list[int], reply: Reply) -> None:
         assert self._files is not None

@@ -46,6 +46,16 @@ def reap(listener: int, session: str) -> None:
         poll.poll(50)
 
 
+def in_use(listener: int) -> bool:
+    """Does any task still run under its filter? If not, it is closed."""
+    poll = select.poll()
+    poll.register(listener, 0)
+    if poll.poll(0):
+        os.close(listener)
+        return False
+    return True
+
+
 def marked(session: str) -> list[int]:
     """Processes whose initial environment carries the session's name, ourselves left out."""
     mark = f"{MARK}={session}".encode()

@@ -33,11 +33,11 @@ NUMBERS: dict[str, tuple[int | None, int | None]] = {
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH (linux/audit.h)
 
 _ALLOW, _NOTIFY, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x00050000
-_ENOSYS, _EOPNOTSUPP = 38, 95
+ENOSYS, EOPNOTSUPP = 38, 95
 _X32 = 0x40000000
 _NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data; low halves, both architectures are little-endian
 _LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_SOL_SOCKET, _SO_ERROR, _AT_EMPTY_PATH, _MSG_FASTOPEN = 1, 4, 0x1000, 0x20000000
+SOL_SOCKET, SO_ERROR, AT_EMPTY_PATH, MSG_FASTOPEN = 1, 4, 0x1000, 0x20000000
 
 Instruction = tuple[int, int, int, int]
 
@@ -53,16 +53,16 @@ def _ret(value: int) -> Instruction:
 def _body(name: str) -> list[Instruction]:
     """What to do once the number matched; ends in a return on every way."""
     if name == "getsockopt":
-        return [_arg(1), (_JEQ, 0, 3, _SOL_SOCKET), _arg(2), (_JEQ, 0, 1, _SO_ERROR), _ret(_NOTIFY), _ret(_ALLOW)]
+        return [_arg(1), (_JEQ, 0, 3, SOL_SOCKET), _arg(2), (_JEQ, 0, 1, SO_ERROR), _ret(_NOTIFY), _ret(_ALLOW)]
     if name in ("sendto", "recvfrom"):
         asks = [_arg(4), (_JEQ, 0, 3, 0), _arg(4, high=True), (_JEQ, 0, 1, 0), _ret(_ALLOW), _ret(_NOTIFY)]
         if name == "sendto":  # TCP fast open connects behind our back: libraries fall back to connect
-            return [_arg(3), (_JSET, 0, 1, _MSG_FASTOPEN), _ret(_ERRNO | _EOPNOTSUPP), *asks]
+            return [_arg(3), (_JSET, 0, 1, MSG_FASTOPEN), _ret(_ERRNO | EOPNOTSUPP), *asks]
         return asks
     if name == "newfstatat":  # fstat(fd) of glibc 2.33 and later; a path with AT_EMPTY_PATH isn't seen in practice
-        return [_arg(3), (_JEQ, 0, 1, _AT_EMPTY_PATH), _ret(_ALLOW), _ret(_NOTIFY)]
+        return [_arg(3), (_JEQ, 0, 1, AT_EMPTY_PATH), _ret(_ALLOW), _ret(_NOTIFY)]
     if name == "statx":
-        return [_arg(2), (_JSET, 0, 1, _AT_EMPTY_PATH), _ret(_ALLOW), _ret(_NOTIFY)]
+        return [_arg(2), (_JSET, 0, 1, AT_EMPTY_PATH), _ret(_ALLOW), _ret(_NOTIFY)]
     return [_ret(_NOTIFY)]
 
 
@@ -74,11 +74,11 @@ def program(names: Collection[str], machine: str | None = None) -> list[Instruct
     """The filter that tells us of `names` and refuses io_uring, which would do the same calls unseen."""
     machine = machine or platform.machine()
     code: list[Instruction] = [
-        (_LD, 0, 0, _ARCH), (_JEQ, 1, 0, ARCHES[machine][1]), _ret(_ERRNO | _ENOSYS), (_LD, 0, 0, _NR),
+        (_LD, 0, 0, _ARCH), (_JEQ, 1, 0, ARCHES[machine][1]), _ret(_ERRNO | ENOSYS), (_LD, 0, 0, _NR),
     ]  # fmt: skip
     if machine == "x86_64":
-        code += [(_JGE, 0, 1, _X32), _ret(_ERRNO | _ENOSYS)]
-    code += [(_JEQ, 0, 1, number("io_uring_setup", machine) or 0), _ret(_ERRNO | _ENOSYS)]
+        code += [(_JGE, 0, 1, _X32), _ret(_ERRNO | ENOSYS)]
+    code += [(_JEQ, 0, 1, number("io_uring_setup", machine) or 0), _ret(_ERRNO | ENOSYS)]
     for name in sorted(names):
         nr = number(name, machine)
         if nr is not None:

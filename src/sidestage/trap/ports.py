@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Decision(enum.Enum):
@@ -35,3 +35,15 @@ class Policy(Protocol):
     def listen(self, host: str, port: int) -> bool: ...
     def local_port(self, port: int) -> int:
         """The local port for a listener asked for on `port` (listen_ports)."""
+
+
+class Box(Protocol):
+    """A container that is to be started by its engine."""
+
+    folder: str  # one of our own, for the engine to read; it is gone when the container begins
+
+    def begins(self, spec: dict[str, Any]) -> bool:
+        """Change the container's configuration (OCI runtime specification) in place. Are signals to wait while a call is ours?
+
+        Raises LaunchError when it can't be plugged in.
+        """

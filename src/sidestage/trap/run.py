@@ -12,6 +12,7 @@ from typing import Any
 
 from sidestage.trap import (
     bpf,
+    engine,
     kernel,
     launch,
     signals,
@@ -27,7 +28,7 @@ from sidestage.trap import (
     sys_udp,
 )  # fmt: skip
 from sidestage.trap.broker import Broker
-from sidestage.trap.ports import Begin, Policy
+from sidestage.trap.ports import Begin, Box, Policy
 from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
@@ -48,8 +49,10 @@ def run(
     on_event: Callable[[str, dict[str, Any]], None] = lambda name, args: None,
     files: bool = True,
     skip: Collection[str] = (),
+    box: Box | None = None,
 ) -> int:
-    """Run `argv` (its first is a path) until it ends; returns its exit status, 128+n for a signal.
+    """Run `argv` (its first is a path) until it ends; returns its exit status, 128+n for a signal. With a `box`, `argv` is the
+    command by which its engine starts it.
 
     Programs named in `skip` are let through when the tree of processes comes to them.
 
@@ -79,14 +82,8 @@ def run(
     for family in (*FAMILIES, *(FILE_FAMILIES if files else ())):
         family.install(sup)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    program = bpf.assemble(bpf.program(sup.names))
     arriving = signals.Signals()
-    try:
-        child, listener = launch.start(argv, env, program, arriving.mask)
-    except BaseException:
-        arriving.close()
-        raise
-    status = [0]
+    status: list[int] = []
 
     def reap() -> None:
         for number in arriving.for_program():
@@ -102,40 +99,64 @@ def run(
                 if pid == child and signals.stop_as_a_job():
                     terminate([child], signal.SIGCONT)
             elif pid == child:
-                status[0] = how
+                status.append(how)
                 sup.stop()
 
-    sup.broker.request("ready", {"names": policy.names}, lambda *_: None, [listener])
+    def ready(listener: int) -> None:
+        sup.attach(listener)
+        sup.broker.request("ready", {"names": policy.names}, lambda *_: None, [listener])
+
+    boxed = engine.Engine(sup, box, ready) if box else None
+    try:
+        if boxed:
+            boxed.start(argv, env, arriving.mask)
+            child = boxed.pid
+        else:
+            child, listener = launch.start(argv, env, bpf.assemble(bpf.program(sup.names)), arriving.mask)
+            ready(listener)
+    except BaseException:
+        arriving.close()
+        raise
+    tasks = boxed.tasks if boxed else _ours
     sup.watch(arriving.fd, reap)
     sup.watch(broker.fileno(), sup.broker.poll_one)
     _raise_limit()
+
+    def ended(seconds: float) -> bool:
+        sup.linger(seconds, lambda: not status)
+        return bool(status)
+
     try:
-        sup.run(listener)
-        stopped = _end(sup)
+        sup.run()
+        stopped = _end(sup, tasks)
+        if boxed:
+            boxed.finish(ended)
     except BaseException:
-        terminate(_ours(), signal.SIGKILL)
+        terminate(tasks(), signal.SIGKILL)
         raise
     finally:
         arriving.close()
-    error = launch.exec_error(child)
-    if error:
+    if boxed:
+        boxed.check()
+    elif error := launch.exec_error(child):
         missing = error in (2, 20)
         raise launch.LaunchError(f"{argv[0]}: {os.strerror(error).lower()}", 127 if missing else 126)
     if lost:
         return LOST
     if stopped:
         say(f"{stopped} that the program left running {'was' if stopped == 1 else 'were'} ended: cut off from the target")
-    return os.waitstatus_to_exitcode(status[0]) if os.WIFEXITED(status[0]) else 128 + os.WTERMSIG(status[0])
+    how = status[0] if status else 0
+    return os.waitstatus_to_exitcode(how) if os.WIFEXITED(how) else 128 + os.WTERMSIG(how)
 
 
-def _end(sup: Supervisor) -> int:
+def _end(sup: Supervisor, tasks: Callable[[], list[int]]) -> int:
     """End what still runs, as it would be cut off from the target; returns how many. What a SIGTERM handler asks is answered."""
-    sup.linger(SETTLE, _ours)  # a pipeline's other end may be about to end by itself
-    left = _ours()
+    sup.linger(SETTLE, tasks)  # a pipeline's other end may be about to end by itself
+    left = tasks()
     terminate(left)
-    sup.linger(GRACE, _ours)
+    sup.linger(GRACE, tasks)
     deadline = time.monotonic() + GRACE
-    while (rest := _ours()) and time.monotonic() < deadline:
+    while (rest := tasks()) and time.monotonic() < deadline:
         terminate(rest, signal.SIGKILL)
         time.sleep(0.01)
     return len(left)

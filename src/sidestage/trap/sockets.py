@@ -45,6 +45,7 @@ class Sockets:
     watched: set[int] = field(default_factory=set)  # ports whose listeners are looked after
     own: dict[tuple[str, int], int] = field(default_factory=dict)  # (kind, port) bound here and for nobody else -> inode
     arriving: dict[int, tuple[Address, Address]] = field(default_factory=dict)  # port of session's end -> client, target
+    joining: dict[int, Call] = field(default_factory=dict)  # a blocking connect() that is held; a restarted one takes its place
     relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # UDP: remote -> relay
 
     def remember(self, inode: int, peer: Address, name: Address | None = None) -> None:
@@ -190,6 +191,9 @@ def hold(call: Call, sock: socket.socket, attempt: Callable[[], bool]) -> None:
         sock.close()
 
     def ready() -> None:
+        if not call.valid():  # interrupted: what has come is for the next call
+            finish()
+            return
         try:
             done = attempt()
         except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import heapq
 import os
 import select
@@ -22,45 +23,46 @@ from sidestage.trap.broker import Broker
 from sidestage.trap.ports import Begin, Policy
 
 PAGE = 4096
+HUNG_UP = 60.0  # seconds until a listener without tasks is closed: an answer for one of its calls may be on the way still
 MAX_PIDFDS = 512  # cached, one a thread; about half of the usual limit of open files
 
 
 class Call:
     """One notification."""
 
-    __slots__ = ("answered", "args", "id", "nr", "sup", "tid")
+    __slots__ = ("answered", "args", "id", "listener", "nr", "sup", "tid")
 
-    def __init__(self, sup: Supervisor, ident: int, tid: int, nr: int, args: tuple[int, ...]) -> None:
-        self.sup, self.id, self.tid, self.nr, self.args = sup, ident, tid, nr, args
+    def __init__(self, sup: Supervisor, listener: int, ident: int, tid: int, nr: int, args: tuple[int, ...]) -> None:
+        self.sup, self.listener, self.id, self.tid, self.nr, self.args = sup, listener, ident, tid, nr, args
         self.answered = False
 
     def cont(self) -> None:
         """Let the kernel do it."""
         self.answered = True
-        kernel.respond(self.sup.listener, self.id, 0, 0, go_on=True)
+        kernel.respond(self.listener, self.id, 0, 0, go_on=True)
 
     def ret(self, value: int = 0) -> None:
         self.answered = True
-        kernel.respond(self.sup.listener, self.id, value, 0)
+        kernel.respond(self.listener, self.id, value, 0)
 
     def fail(self, error: int) -> None:
         self.answered = True
-        kernel.respond(self.sup.listener, self.id, 0, error)
+        kernel.respond(self.listener, self.id, 0, error)
 
     def give(self, fd: int, *, cloexec: bool) -> None:
         """Answer with a duplicate of `fd`, which is closed here in any case."""
         self.answered = True
         try:
-            kernel.add_fd(self.sup.listener, self.id, fd, cloexec)
+            kernel.add_fd(self.listener, self.id, fd, cloexec)
         except OSError as error:
             if error.errno != errno.ENOENT:  # EMFILE: the caller still waits for its answer
-                kernel.respond(self.sup.listener, self.id, 0, error.errno or errno.EMFILE)
+                kernel.respond(self.listener, self.id, 0, error.errno or errno.EMFILE)
         finally:
             os.close(fd)
 
     def valid(self) -> bool:
         """Is the caller still in this very call?"""
-        return kernel.valid(self.sup.listener, self.id)
+        return kernel.valid(self.listener, self.id)
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes of the caller's memory; EFAULT where it has fewer, as the kernel would say."""
@@ -101,7 +103,7 @@ class Supervisor:
         self.policy, self.hello = policy, begin
         self._skip = frozenset(skip)
         self.broker: Broker
-        self.listener = -1
+        self._listeners: set[int] = set()
         self._say, self._said = say, set[str]()
         self._handlers: dict[int, Handler] = {}
         self.names: set[str] = set()
@@ -181,11 +183,14 @@ class Supervisor:
     def stop(self) -> None:
         self._ended = True
 
-    def run(self, listener: int) -> None:
-        """Serve until stop()."""
-        self.listener = listener
+    def attach(self, listener: int) -> None:
+        """Serve the tasks of this filter too."""
         kernel.synchronous(listener)
+        self._listeners.add(listener)
         self._epoll.register(listener, select.EPOLLIN)
+
+    def run(self) -> None:
+        """Serve until stop()."""
         while not self._ended:
             self._turn(None)
 
@@ -199,11 +204,13 @@ class Supervisor:
         watched, timers = self._watched, self._timers
         wait = max(0.0, timers[0][0] - time.monotonic()) if timers else limit
         for fd, events in self._epoll.poll(wait if limit is None or wait is None else min(wait, limit)):
-            if fd == self.listener:
+            if fd in self._listeners:
                 if events & select.EPOLLIN:
-                    self._receive()
+                    self._receive(fd)
                 else:  # hang-up: no task uses the filter any more; the end of the child says the rest
-                    self._epoll.unregister(self.listener)
+                    self._epoll.unregister(fd)
+                    self._listeners.discard(fd)
+                    self.later(HUNG_UP, functools.partial(os.close, fd))
             else:
                 callback = watched.get(fd)
                 if callback:
@@ -211,12 +218,12 @@ class Supervisor:
         while timers and timers[0][0] <= time.monotonic():
             heapq.heappop(timers)[2]()
 
-    def _receive(self) -> None:
-        got = kernel.receive(self.listener)
+    def _receive(self, listener: int) -> None:
+        got = kernel.receive(listener)
         if got is None:
             return
         ident, tid, _flags, nr, _arch, _ip, *args = got
-        call = Call(self, ident, tid, nr, tuple(args))
+        call = Call(self, listener, ident, tid, nr, tuple(args))
         try:
             self._handlers[nr](call)
         except kernel.Protected:

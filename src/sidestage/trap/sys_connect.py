@@ -65,6 +65,9 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
     bound = table.listeners.get(inode) if kind == "tcp" else None
     if bound and not bound.listening:  # bound to have this port as a client
         del table.listeners[inode]
+    if inode in table.joining:  # a signal has interrupted it, as some containers' runtimes let it
+        table.joining[inode] = call
+        return False
     if not inet or not kind or (kind == "tcp" and (inode in table.peers or inode in table.listeners)):
         call.cont()
         return False
@@ -100,6 +103,8 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
                 call.fail(code or errno.EIO)
                 return False
         table.remember(inode, address)
+        if not pending:
+            table.joining[inode] = call
 
         def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
             if not code and answer.get("local"):
@@ -115,9 +120,9 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
                         pass  # closed by the program, so nobody asks
             elif code:
                 table.forget(inode)
-                call.fail(code)
+                table.joining.pop(inode).fail(code)
             else:
-                call.ret()
+                table.joining.pop(inode).ret()
             sock.close()
 
         call.sup.broker.request(

@@ -1,0 +1,151 @@
+"""A container instead of a program: its engine's client runs in the foreground, and the listeners come from the runtime.
+
+podman's hook of stage `precreate` (oci-hooks(5)) sends us what it is about to start, and gets it back with our filter in it. The
+runtime then connects to the filter's listenerPath and sends the descriptor, once for the container and once for each process that
+`podman exec` adds. Both speak to one unix socket. It has no name: its path leads through /proc to a descriptor of ours, so that
+nothing stays after any death, and who connects after ours fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from sidestage.trap import oci
+from sidestage.trap.launch import LaunchError
+from sidestage.trap.ports import Box
+from sidestage.trap.supervisor import Supervisor, children, terminate
+
+HOOKS = "hooks.json"
+SPEAK = 5.0  # seconds for a hook or a runtime that has connected to say all it has to
+MAX_SAID = 16 << 20  # bytes of a container's configuration; a profile and hundreds of mounts take some 100 KiB
+CLEAN_UP = 20.0  # seconds for the engine's client to tidy up after its container
+# Passes the configuration from podman to us and back; no answer means that it was refused, for which podman needs a status.
+_HOOK = """\
+import socket, sys
+with socket.socket(socket.AF_UNIX) as end:
+    end.connect(sys.argv[1])
+    end.sendall(sys.stdin.buffer.read())
+    end.shutdown(socket.SHUT_WR)
+    answer = b"".join(iter(lambda: end.recv(1 << 16), b""))
+sys.stdout.buffer.write(answer)
+sys.exit(not answer)
+"""
+
+
+class Engine:
+    def __init__(self, sup: Supervisor, box: Box, ready: Callable[[int], None]) -> None:
+        self._sup, self._box, self._ready = sup, box, ready
+        self.pid = -1
+        self._roots: dict[int, int] = {}  # first processes in the container, with a pidfd each
+        self._asked = self._handed = False
+        self._refused = ""
+        folder = box.folder
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        name = os.path.join(folder, "socket")
+        self._sock.bind(name)
+        os.chmod(name, 0o666)  # a runtime in a user namespace isn't us; the way to it through /proc is closed to others
+        self._sock.listen()
+        self._name = os.open(name, os.O_PATH)
+        os.unlink(name)
+        self.path = f"/proc/{os.getpid()}/fd/{self._name}"
+        hook = {"path": sys.executable, "args": [sys.executable, "-ISc", _HOOK, self.path]}
+        with open(os.path.join(folder, HOOKS), "w", encoding="utf-8") as file:
+            json.dump({"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["precreate"]}, file)
+        sup.watch(self._sock.fileno(), self._connected)
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], mask: Collection[int]) -> None:
+        """Raises LaunchError."""
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and what is ignored is inherited (signal(7))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.execve(argv[0], list(argv), dict(env))
+        finally:
+            os._exit(126)
+
+    def tasks(self) -> list[int]:
+        """All that runs in the container, with what `podman exec` added."""
+        found: set[int] = set()
+        for pid, pidfd in list(self._roots.items()):
+            if select.select([pidfd], [], [], 0)[0]:
+                os.close(self._roots.pop(pid))  # ended, and its number may be in use again
+            else:
+                found |= {pid, *children(pid)}
+        return list(found)
+
+    def finish(self, reap: Callable[[float], bool]) -> None:
+        """The container has ended: so does the client, when it has tidied up. `reap` waits for it."""
+        self._sup.unwatch(self._sock.fileno())
+        self._sock.close()  # who connects now fails
+        os.close(self._name)
+        if not self._handed:
+            terminate([self.pid])  # it has not come to the container yet, or never will
+        if not reap(CLEAN_UP):
+            terminate([self.pid])
+            if not reap(CLEAN_UP):
+                terminate([self.pid], signal.SIGKILL)
+                reap(CLEAN_UP)
+
+    def check(self) -> None:
+        """After all: raises LaunchError if the container was not, or may not have been, plugged in."""
+        if self._refused:
+            raise LaunchError(self._refused, 1)
+        if self._asked and not self._handed:
+            raise LaunchError("the container's runtime handed over no filter, so it was not plugged in; crun and runc 1.1 can", 1)
+
+    def _connected(self) -> None:
+        try:
+            end, _ = self._sock.accept()
+        except OSError:
+            return
+        with end:
+            end.settimeout(SPEAK)
+            try:
+                data, fds, _, _ = socket.recv_fds(end, 1 << 16, 4)
+                if fds:
+                    for extra in fds[1:]:
+                        os.close(extra)
+                    self._listen(json.loads(data)["pid"], fds[0])
+                    return
+                while chunk := end.recv(1 << 16):
+                    data += chunk
+                    if len(data) > MAX_SAID:
+                        return
+                if data:
+                    end.sendall(self._hooked(data))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._sup.say(f"what the container's engine said can't be used: {error!r}")
+
+    def _hooked(self, data: bytes) -> bytes:
+        spec = json.loads(data)
+        self._asked = True
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._box.folder, HOOKS))
+            os.rmdir(self._box.folder)
+        try:
+            killable = self._box.begins(spec)
+        except LaunchError as error:
+            self._refused = str(error)
+            return b""
+        linux = spec.setdefault("linux", {})
+        linux["seccomp"] = oci.seccomp(linux.get("seccomp"), self._sup.names, self.path, killable=killable)
+        return json.dumps(spec).encode()
+
+    def _listen(self, pid: int, listener: int) -> None:
+        os.set_inheritable(listener, False)
+        with contextlib.suppress(OSError):
+            self._roots[pid] = os.pidfd_open(pid)
+        self._handed = True
+        self._ready(listener)
