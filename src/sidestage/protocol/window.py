@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Callable
 
 MAX_GROWN = 64 << 20  # bytes by which all windows of a link together may exceed their first size
-HEADROOM = 3  # grants come after half a window was taken, so that twice the round trip's bytes would just do
+GRANTS = 4  # a window
+HEADROOM = 4  # so that it is found in few round trips; with grants after a quarter, a third more than one brings would just do
 
 
 class Pool:
@@ -38,13 +39,15 @@ class Window:
         self._pool = pool
         self.size = pool.first
         self._owed = 0  # consumed and not yet granted back; below 0 while the window shrinks
-        self._taken, self._since = 0, pool.clock()
+        self._taken, self._since = 0, -1.0  # since when `_taken` is counted; below 0: nothing has come yet
 
     def consumed(self, n: int) -> int:
         """The reader took `n` bytes; how many more the peer may send now."""
+        if self._since < 0:
+            self._since = self._pool.clock()
         self._taken += n
         self._owed += n
-        if self._owed * 2 < self.size:
+        if self._owed * GRANTS < self.size:
             return 0
         self._fit()
         granted, self._owed = max(self._owed, 0), min(self._owed, 0)
@@ -56,15 +59,17 @@ class Window:
 
     def _fit(self) -> None:
         pool, now = self._pool, self._pool.clock()
-        elapsed = now - self._since
-        if not pool.rtt or elapsed < pool.rtt:
+        if not pool.rtt:
             return
-        wanted = int(HEADROOM * self._taken * pool.rtt / elapsed)
-        self._taken, self._since = 0, now
+        # What came in less than a round trip is what one brings, at least: a window that is taken at once is too small.
+        elapsed = now - self._since
+        wanted = int(HEADROOM * self._taken * pool.rtt / max(elapsed, pool.rtt))
         if wanted > self.size:
             self._resize(min(wanted, self.size + pool.spare))
-        elif wanted * 4 < self.size:
-            self._resize(max(self.size // 2, pool.first))
+        if elapsed >= pool.rtt:
+            self._taken, self._since = 0, now
+            if wanted * 4 < self.size:
+                self._resize(max(self.size // 2, pool.first))
 
     def _resize(self, size: int) -> None:
         change = size - self.size
