@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import programs
 from tests.cluster.plug import command, environ, plugged, session
 from tests.testkit.cluster import Cluster, eventually
 from tests.testkit.target import run
@@ -67,6 +68,20 @@ def test_the_keeper_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> No
         assert one.process.wait(60) != 0
         assert "the process that keeps the agent has ended" in one.said()
         eventually("the end of the agents", lambda: not agents(cluster, shop), 30)
+
+
+def test_the_carrier_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """Its connections are reset; the session says so and goes on, over the stream that the keeper has."""
+    with session(cluster, tmp_path, shop, "pod/client", ["python3", "-u", "-c", programs.LOOKER]) as one:
+        one.prints("begun")
+        (carrier,) = children(keeper(one.process.pid))
+        eventually("its connections", lambda: connected(carrier))
+        os.kill(carrier, signal.SIGKILL)
+        one.says("bulk data goes over the exec stream")
+        count = len(one.lines())
+        eventually("answers to the program", lambda: any("error" not in line for line in one.lines()[count:]))
+        one.stop()
+    eventually("the end of the agents", lambda: not agents(cluster, shop), 30)
 
 
 def keeper(pid: int) -> int:

@@ -123,8 +123,8 @@ def test_a_workload_that_is_scaled_to_nothing_ends_the_session(cluster: Cluster,
         one.prints("begun")
         looks(one)
         cluster.kubectl("scale", "deployment", "-n", shop, "short", "--replicas=0")
-        assert one.process.wait(120) not in (0, None)
-        assert "scaled to 0" in one.said() or "short" in one.said().splitlines()[-1]
+        assert one.process.wait(40) not in (0, None)  # and not after all the patience there is for a pod that may come back
+        assert "deployment/short is scaled to 0" in one.said()
     no_agents(cluster, shop)
 
 

@@ -13,6 +13,10 @@ class ClusterError(TargetError):
     """`cause` and `cure`, a line each."""
 
 
+class ScaledToNothing(ClusterError):
+    """Somebody wants a workload to have no pods: to wait for one is in vain."""
+
+
 class UnknownLogin(ClusterError):
     """A way to log in that we do not have; kubectl may."""
 

@@ -20,11 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sidestage.agent import payload
-from sidestage.cluster import launch, ready
+from sidestage.cluster import carrier, launch, ready
 from sidestage.cluster.api import Api, Upgraded
 from sidestage.cluster.channels import Channels, Command
 from sidestage.cluster.connect import connect
-from sidestage.cluster.errors import ApiError, ClusterError
+from sidestage.cluster.errors import ApiError, ClusterError, ScaledToNothing
 from sidestage.cluster.launch import Cancelled, Created, Over
 from sidestage.cluster.plan import Plan
 from sidestage.cluster.relay import Relay
@@ -57,14 +57,19 @@ def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1) if debug else (0, 1, 2):
         os.dup2(null, fd)
-    Keeper(sock, plan, api, failure).run()
+    os.close(null)
+    carries = carrier.start(api, keep, debug) if api and not failure else None
+    Keeper(sock, plan, api, failure, carries).run()
 
 
 class Keeper:
-    def __init__(self, sock: socket.socket, plan: Plan, api: Api | None, failure: ClusterError | None) -> None:
+    def __init__(
+        self, sock: socket.socket, plan: Plan, api: Api | None, failure: ClusterError | None, carries: socket.socket | None
+    ) -> None:
         self._sock, self.plan, self._spec = sock, plan, plan.target
         self._loop = Loop()
         self._api, self._failure = api, failure
+        self._carrier = carrier.Orders(self._loop, carries) if carries else None
         self._relays: set[Relay] = set()
         self._control: Command | None = None  # of the present agent
         self._number = 0
@@ -149,6 +154,8 @@ class Keeper:
         self._left.append(lost)
         told = why if gone or self._control is None else ready.last_words(self._control) or why
         self.say("say", f"{lost.where}: {told}; connections are reset, another agent is being started")
+        if self._carrier:
+            self._carrier.drop()
         for relay in list(self._relays):
             if relay.channels not in self._others:
                 relay.close(told)
@@ -211,9 +218,7 @@ class Keeper:
 
     def _carry(self, upgraded: Upgraded, channels: Channels, then: Callable[[], None] = lambda: None) -> socket.socket:
         """The session's end of a stream that a relay carries; `then` at its end."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        ours, theirs = _pair()
 
         def ended(_reason: str) -> None:
             self._relays.discard(relay)
@@ -225,21 +230,20 @@ class Keeper:
         return theirs
 
     def _bulk(self, port: int) -> None:
-        api, created = self._api, self._created
-        assert api is not None
+        created = self._created
+        assert self._carrier is not None
+        ours, theirs = _pair()
 
-        def done(result: Any, error: BaseException | None) -> None:
-            if error:
-                forbidden = isinstance(error, ApiError) and error.status == 403
-                self._tell("nobulk", text="you may not create pods/portforward" if forbidden else str(error))
-                return
-            upgraded, channels = result
-            if created is not self._created or self._ending:
-                upgraded.sock.close()
+        def done(error: str) -> None:
+            if error or created is not self._created or self._ending:
+                theirs.close()
             else:
-                self._tell("bulk", self._carry(upgraded, channels))
+                self._tell("bulk", theirs)
+            if error:
+                self._tell("nobulk", text=error)
 
-        self.work(lambda: launch.forward(api, created, port), done)
+        with ours:
+            self._carrier.bulk(launch.forward_path(created), port, ours, done)
 
     # -- the session --
 
@@ -312,8 +316,16 @@ class Keeper:
         self._removed = True
 
 
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Ours and the session's end of a stream."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    return ours, theirs
+
+
 def _passing(error: BaseException) -> bool:
     """May it be otherwise in a moment? What is refused for good is not asked again."""
     if isinstance(error, ApiError):
         return error.status not in (401, 403)
-    return not isinstance(error, Cancelled)
+    return not isinstance(error, Cancelled | ScaledToNothing)

@@ -41,8 +41,9 @@ class Proxy:
         self._log_in(command)
         self._folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR"))
         self.path = os.path.join(self._folder, "kubectl")
-        # By default kubectl proxy refuses exec, since its port is anybody's; this socket is not.
-        proxy = [*command, "proxy", f"--unix-socket={self.path}", "--reject-paths="]
+        # By default kubectl proxy refuses exec, since its port is anybody's; this socket is not. Nothing at all is an expression
+        # that matches all paths, in older versions: no path is empty.
+        proxy = [*command, "proxy", f"--unix-socket={self.path}", "--reject-paths=^$"]
         self._guard = subprocess.Popen(
             ["sh", "-c", GUARD, "sh", self._folder, *proxy],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._env, start_new_session=True,

@@ -238,9 +238,12 @@ def _exec(api: Api, plan: Plan, created: Created, args: dict[str, Any]) -> tuple
             raise error from None
 
 
-def forward(api: Api, created: Created, port: int) -> tuple[Upgraded, Channels]:
-    """A connection to a port on the loopback of the agent's pod."""
-    path = path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "portforward")
+def forward_path(created: Created) -> str:
+    return path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "portforward")
+
+
+def forward(api: Api, path: str, port: int) -> tuple[Upgraded, Channels]:
+    """A connection to a port on the loopback of the agent's pod, whose port-forward has `path`."""
     try:
         return api.upgrade_spdy(path, [], spdy.PROTOCOL), spdy.Forward(port)
     except ClusterError as error:

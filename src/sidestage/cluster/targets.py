@@ -11,6 +11,7 @@ from typing import Any
 
 from sidestage.cluster import pods
 from sidestage.cluster.api import Api, ApiError, ClusterError
+from sidestage.cluster.errors import ScaledToNothing
 from sidestage.cluster.kinds import KINDS, OWNS_ITS_PODS, selector
 from sidestage.cluster.pods import Pod, PodTarget
 from sidestage.targets.spec import TargetSpec
@@ -143,19 +144,17 @@ def _namespace_exists(api: Api, namespace: str) -> bool:
 
 def _none_ready(api: Api, spec: TargetSpec, namespace: str, found: list[Pod]) -> ClusterError:
     describe = f"see `kubectl -n {namespace} describe {spec.kind} {spec.name}`"
-    alive = pods.in_order([pod for pod in found if not pods.leaving(pod)]) or found
-    if alive:
-        pod = alive[0]
+    alive = pods.in_order([pod for pod in found if not pods.leaving(pod)])
+    if not alive and spec.kind not in ("label", "service") and _get(api, spec, namespace).get("spec", {}).get("replicas") == 0:
+        return ScaledToNothing(f"{spec} is scaled to 0", f"kubectl -n {namespace} scale {spec.kind} {spec.name} --replicas=1")
+    if alive or found:
+        pod = (alive or found)[0]
         container, _ = pods.choose_container(pod, spec.container)
         why = pods.why_not(pod, container, _events(api, namespace, pods.name(pod)))
         cure = f"-t pod/{pods.name(pod)} plugs into it nevertheless" if pods.running(pod, container) else describe
         return ClusterError(f"{spec} has no ready pod; {pods.name(pod)}: {why}", cure)
     if spec.kind == "label":
         return ClusterError(f"no pod in namespace {namespace!r} has the label {spec.name}", "see `kubectl get pods --show-labels`")
-    if spec.kind != "service":
-        item = _get(api, spec, namespace)
-        if item.get("spec", {}).get("replicas") == 0:
-            return ClusterError(f"{spec} is scaled to 0", f"kubectl -n {namespace} scale {spec.kind} {spec.name} --replicas=1")
     # Quotas, admission and Pod Security refuse pods of a workload in its events, or its ReplicaSet's.
     events = [
         event for event in _events(api, namespace)

@@ -241,12 +241,12 @@ def test_exec_that_is_not_allowed_at_all_is_said_of_the_first_try() -> None:
     "upgrades, kind", [([FINE], Forward), ([ClusterError("no SPDY", ""), FINE], Tunnel), ([NO_GET], None)]
 )
 def test_forward_takes_what_it_gets(upgrades: list[Any], kind: type | None) -> None:
-    api, created = Api(upgrades=upgrades), Created(1, namespace="shop", pod="agent-x")
+    api, path = Api(upgrades=upgrades), launch.forward_path(Created(1, namespace="shop", pod="agent-x"))
     if kind is None:
         with pytest.raises(ApiError):
-            launch.forward(api, created, 1)  # type: ignore[arg-type]
+            launch.forward(api, path, 1)  # type: ignore[arg-type]
     else:
-        assert isinstance(launch.forward(api, created, 1)[1], kind)  # type: ignore[arg-type]
+        assert isinstance(launch.forward(api, path, 1)[1], kind)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
