@@ -133,6 +133,7 @@ def test_a_reader_that_becomes_slow_shrinks_to_it() -> None:
 def test_a_queue_on_the_way_is_no_reason_to_grow() -> None:
     """The wire is the bottleneck: the window stays near what it carries in its own round trip, however long a queue makes that."""
     run = Wire(0.01, 20 * MB, [1000 * MB])
+    run.run(1.0)
     run.laptop.ping(2)
     run.run(10.0)
     run.laptop.ping(3)
