@@ -61,7 +61,8 @@ def workloads(folder: Path) -> list[Work]:
     return [
         *found,
         work("dns-udp", "DNS: one query over UDP", "µs", c("query", NAMESERVER, "53", counts=(500, 100, 20)), 450),
-        work("dns-libc", "DNS: getaddrinfo", "µs", c("lookup", "db.staging.internal", counts=(500, 100, 20)), 450),
+        work("dns-again", "DNS: the same query again", "µs", c("requery", NAMESERVER, "53", counts=(500, 100, 20))),
+        work("dns-libc", "DNS: getaddrinfo, again", "µs", c("lookup", "db.staging.internal", counts=(500, 100, 20)), 450),
         work("connect", "connect, 1 byte there and back, close", "µs", c("connect", *tcp, counts=(500, 100, 20)), 1100),
         work("ping-pong", "64 bytes there and back", "µs", c("ping-pong", *tcp, counts=(5000, 500, 40)), 200),
         work("up", "500 MB up", "MB/s", c("up", *tcp, counts=(500, 100, 500)), 1000),

@@ -217,6 +217,26 @@ def test_a_server_asked_by_address(place: Place) -> None:
     assert place.plugged(dig, {}).out.split() == ["10.77.0.20", "10.77.9.9"]
 
 
+FOUR_TIMES = """
+import contextlib, socket
+for _ in range(4):
+    for name in ("db", "gone"):
+        with contextlib.suppress(OSError):
+            print(socket.gethostbyname(name))
+"""
+
+
+def test_an_answer_is_kept_for_its_time(place: Place) -> None:
+    """Its TTL is 60 s in the zone. What is not there is asked for anew: the zone has no SOA that says how long."""
+    assert place.plugged([sys.executable, "-c", FOUR_TIMES], {}).out.split() == ["10.77.0.20"] * 4
+    asked = place.there.read_text().split()
+    assert asked.count("db.shop.internal") == 1 and asked.count("gone.shop.internal") == 4, asked
+    dig = [need("dig"), "+nocookie", "+noall", "+answer", "db.shop.internal"]
+    both = place.plugged(["sh", "-c", f"{' '.join(dig)}; sleep 2; {' '.join(dig)}"], {}).out.splitlines()
+    first, second = (int(line.split()[1]) for line in both)
+    assert first == 60 and 50 < second <= 58, both
+
+
 def test_no_answer_from_here_is_said_at_once(place: Place) -> None:
     """Nobody listens on 10.88.0.2's neighbour; the kernel's refusal becomes SERVFAIL, which every resolver understands."""
     result = place.plugged([need("dig"), "@127.0.0.9", "x.corp.lan"], {"dns": {"filter": {"remote": ["nothing"]}}})

@@ -8,6 +8,7 @@ import secrets
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
 from sidestage.views import resolve
+from sidestage.views.answered import Answered
 from sidestage.views.dns import forms
 from sidestage.views.names import DNS_PORT, aliases, answers, question
 
@@ -36,6 +38,7 @@ class Outgoing:
         self.tells_names = False  # does trap want to hear which address is whose?
         self.here: Here | None = None  # some names are this machine's
         self.search: tuple[str, ...] = ()  # the target's, when names matter
+        self._answered = Answered(time.monotonic)
         self._names: dict[str, str] = {}  # address -> the name that it was last the answer to
         broker.on("connect", self._when_up(self._connect))
         broker.on("udp", self._when_up(self._udp))
@@ -98,7 +101,7 @@ class Outgoing:
         if port != DNS_PORT:
             Attempt(self._feed, "udp", host=host, port=port, name=self._names.get(host)).result()
         heard = self._heard if port == DNS_PORT else lambda _: None
-        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard, self.here)
+        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard, self.here, self._answered)
 
     def _heard(self, data: Buffer) -> None:
         """An answer for the program, which need not wait until we have read it, unless the decisions of trap depend on it."""

@@ -19,6 +19,7 @@ from sidestage.session.broker import Reply
 from sidestage.session.here import Here
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
+from sidestage.views.answered import Answered, Questions
 from sidestage.views.names import DNS_PORT, server_failure
 
 CHECK = 10.0  # seconds between two looks whether the program's socket is still there
@@ -27,17 +28,19 @@ MAX_DATAGRAM = 65535
 
 
 class UdpRelay:
-    """`heard(message)` is told each datagram for the program; `here` takes queries that are this machine's."""
+    """`heard(message)` is told each datagram for the program; `here` takes queries that are this machine's, and what was `answered`
+    lately is not asked again."""
 
     def __init__(
         self, loop: Loop, links: Links, sock: socket.socket, remote: tuple[str, int], reply: Reply,
-        heard: Callable[[Buffer], None], here: Here | None = None,
+        heard: Callable[[Buffer], None], here: Here | None, answered: Answered,
     ) -> None:  # fmt: skip
         self._loop, self._sock, self._reply, self._heard = loop, sock, reply, heard
         self._link = links.carrier()
         self._args: dict[str, Any] = {"host": remote[0], "port": remote[1]}
         self._dns = remote[1] == DNS_PORT
         self._here = here if self._dns else None
+        self._answered, self._questions = answered, Questions()
         self._peer: tuple[str, int] | None = None
         self._checks = 0
         self._failed = False
@@ -64,9 +67,18 @@ class UdpRelay:
     def _send(self, data: bytes) -> None:
         if self._here and self._here.takes(data):
             self._here.ask(data, self._args["host"], self._answered_here)
+        elif self._dns and (known := self._answered.get(self._args["host"], data)):
+            self._heard(known)
+            self._answer(known)
         elif self._failed:
             self._answer(server_failure(data))
-        elif not self._channel:
+        else:
+            self._ask(data)
+
+    def _ask(self, data: bytes) -> None:
+        if self._dns:
+            self._questions.asked(data)
+        if not self._channel:
             self._queries = [data]
             try:
                 self._channel = self._link.open("udp", self._args, self, first=data)
@@ -85,6 +97,8 @@ class UdpRelay:
         self._link.consumed(self._channel, len(data))
         self._heard(data)
         self._answer(data)
+        if self._dns and (query := self._questions.answered(answer := bytes(data))):
+            self._answered.put(self._args["host"], query, answer)
 
     def _answered_here(self, data: bytes) -> None:
         if data and self._sock.fileno() >= 0:

@@ -60,6 +60,11 @@ def end_of_question(message: bytes) -> int:
     return _name(message, 12)[1] + 4
 
 
+def after_name(message: bytes, at: int) -> int:
+    """Where a name ends. Raises as a message that is no such does."""
+    return _name(message, at)[1]
+
+
 def question(message: bytes) -> tuple[str, int] | None:
     """(name, type) that a message with one question asks or answers."""
     try:

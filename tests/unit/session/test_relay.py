@@ -13,6 +13,7 @@ from sidestage.protocol.errors import ProtocolError
 from sidestage.session import relay
 from sidestage.session.relay import UdpRelay
 from sidestage.stream.loop import Loop
+from sidestage.views.answered import Answered
 
 QUERY = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\2db\0\0\1\0\1"
 SERVFAIL = struct.pack("!6H", 7, 0x8182, 1, 0, 0, 0) + QUERY[12:]
@@ -57,14 +58,15 @@ class Place:
         self.program = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.program.settimeout(10)
         self.program.connect(self.address)
-        self.port = port
+        self.port, self.answered = port, Answered(lambda: 0.0)
 
     def start(self) -> UdpRelay:
         def reply(errno: int = 0, **result: Any) -> None:
             self.replies.append({"errno": errno, **result})
 
         remote = ("10.1.2.3", self.port)
-        return UdpRelay(self.loop, self.link, self.end, remote, reply, lambda data: self.heard.append(bytes(data)))  # type: ignore[arg-type]
+        links: Any = self.link
+        return UdpRelay(self.loop, links, self.end, remote, reply, lambda data: self.heard.append(bytes(data)), None, self.answered)
 
     def until(self, holds: Callable[[], object]) -> None:
         def look() -> None:
@@ -110,6 +112,22 @@ def test_a_query_travels_with_the_order_to_open(plug: Plug) -> None:
     made.on_data(memoryview(b"answer"))
     assert place.program.recv(100) == b"answer" and place.heard == [b"answer"]
     assert place.link.said[-1] == ("consumed", 9, 6)
+
+
+def test_what_was_answered_lately_is_not_asked_again(plug: Plug) -> None:
+    place = plug(53)
+    place.program.send(QUERY)
+    made = place.start()
+    answer = QUERY[:2] + struct.pack("!5H", 0x8180, 1, 1, 0, 0) + QUERY[12:] + b"\xc0\x0c\0\1\0\1\0\0\0\x1e\0\4\x0a\0\0\7"
+    made.on_data(memoryview(answer))
+    assert place.program.recv(100) == answer
+    said = list(place.link.said)
+    place.program.send(b"\1\2" + QUERY[2:])
+    place.until(lambda: _readable(place.program))
+    assert place.program.recv(100) == b"\1\2" + answer[2:] and place.link.said == said
+    assert place.heard == [answer, b"\1\2" + answer[2:]]
+    made.on_data(memoryview(answer))  # answers nothing that was asked
+    assert place.program.recv(100) == answer
 
 
 @pytest.mark.parametrize("full", [True, False])
