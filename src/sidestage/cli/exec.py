@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidestage import config
@@ -58,7 +59,7 @@ def _container(options: ExecOptions) -> Container | None:
 
 
 def _run(options: ExecOptions, settings: config.Config, progress: Progress, box: Container | None) -> int:
-    command = box.argv if box else [_find(options.command[0]), *options.command[1:]]
+    command = box.argv if box else [_find(options.command[0], settings.feature.fs), *options.command[1:]]
     spec = TargetSpec("replay", options.replay) if options.replay else target_of(settings)
     incoming = incoming_rules(settings, command, spec.kind == "targetless")
     names, named = name_rules(settings, progress.warn)
@@ -150,8 +151,10 @@ def _refuse_nested() -> None:
         )
 
 
-def _find(name: str) -> str:
-    """The path of a command, as a shell finds it."""
+def _find(name: str, fs: config.schema.Fs | None = None) -> str:
+    """The path of a command, as a shell finds it; one that only the target has must be allowed to run here."""
+    if fs and name.startswith("/") and not os.path.exists(name) and fs.mode != "local" and _allowed(name, fs.execute):
+        return name
     places = [name] if "/" in name else [os.path.join(folder, name) for folder in os.get_exec_path()]
     files = [place for place in places if os.path.isfile(place)]
     for place in files:
@@ -160,6 +163,13 @@ def _find(name: str) -> str:
     if files:
         raise UserError(f"{name}: not executable", f"chmod +x {files[0]}, or name its interpreter", NOT_EXECUTABLE)
     raise UserError(f"{name}: command not found", "check the spelling and PATH; nothing was started", NOT_FOUND)
+
+
+def _allowed(name: str, patterns: Sequence[str]) -> bool:
+    try:
+        return any(re.search(pattern, name, re.I) for pattern in patterns)
+    except re.error:
+        return False  # it is told with the other patterns
 
 
 def target_of(settings: config.Config) -> TargetSpec:
@@ -203,6 +213,7 @@ def _start_session(
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
             names=names, named=named,
             writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write), folder=folder,
+            executable=bool(settings.feature.fs.execute),
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0

@@ -55,7 +55,8 @@ class Surroundings:
 def surroundings(command: Sequence[str]) -> Surroundings:
     """On this machine."""
     tempdir = os.environ.get("TMPDIR", "/tmp")
-    return Surroundings(os.path.expanduser("~"), os.getcwd(), command[0], tempdir, os.get_exec_path())
+    executable = command[0] if os.path.exists(command[0]) else ""  # else it is one of the target
+    return Surroundings(os.path.expanduser("~"), os.getcwd(), executable, tempdir, os.get_exec_path())
 
 
 def files_policy(config: Config, at: Surroundings) -> FilesPolicy:
@@ -64,7 +65,7 @@ def files_policy(config: Config, at: Surroundings) -> FilesPolicy:
     hidden = (f"^{re.escape(at.home)}/\\.aws(/|$)",) if config.feature.magic.aws else ()
     return FilesPolicy(
         Mode(fs.mode), read_write=fs.read_write, read_only=fs.read_only, local=(*fs.local, *at.local),
-        not_found=(*fs.not_found, *hidden), mapping=fs.mapping,
+        not_found=(*fs.not_found, *hidden), execute=fs.execute, mapping=fs.mapping,
         home=at.home, cwd=at.cwd, executable=at.executable, tempdir=at.tempdir, search_path=at.search_path,
     )  # fmt: skip
 
@@ -132,6 +133,9 @@ class SessionPolicy:
 
     def path(self, path: str, write: bool) -> tuple[Decision, str]:
         return self.files.decide(path, write)
+
+    def execute(self, path: str) -> bool:
+        return self.files.execute(path)
 
     def listen(self, host: str, port: int) -> bool:
         return self._listen.listen(host, port)

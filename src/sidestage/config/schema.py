@@ -29,6 +29,7 @@ class Fs:
     read_only: Strings = ()
     local: Strings = ()
     not_found: Strings = ()
+    execute: Strings = ()
     mapping: dict[str, str] = field(default_factory=dict)
 
 

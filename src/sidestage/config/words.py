@@ -65,6 +65,7 @@ KEYS: dict[str, str] = {
     "feature.fs.read_only": "Regular expressions for paths that are the target's, for reading.",
     "feature.fs.local": "Regular expressions for paths that are local.",
     "feature.fs.not_found": "Regular expressions for paths that are not there.",
+    "feature.fs.execute": "Regular expressions for programs that only the target has, and that may be run on this machine.",
     "feature.fs.mapping": "Regular expression for a path to what it becomes, with $1 and ${name}.",
     "feature.network.incoming.mode": "mirror: a copy of each request, the target answers; steal: the program answers; off.",
     "feature.network.incoming.ports": "Only these ports of the target.",

@@ -16,19 +16,19 @@ from contextlib import closing
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _CLOEXEC = 1
-_NOSUID_NODEV_NOEXEC = 2 | 4 | 8  # MOUNT_ATTR_*
+_NOSUID_NODEV, _NOEXEC = 2 | 4, 8  # MOUNT_ATTR_*
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def mount(device: str = "/dev/fuse", *, writable: bool = False) -> tuple[int, int]:
+def mount(device: str = "/dev/fuse", *, writable: bool = False, executable: bool = False) -> tuple[int, int]:
     """(the server's descriptor, non-blocking; the root directory). Raises OSError whose strerror is the cause in words."""
     ours, theirs = socket.socketpair()
     with closing(ours):
         pid = os.fork()
         if pid == 0:
-            os._exit(_child(theirs, device, writable))
+            os._exit(_child(theirs, device, writable, executable))
         theirs.close()
         message, fds, _flags, _address = socket.recv_fds(ours, 4096, 2)
         os.waitpid(pid, 0)
@@ -38,16 +38,16 @@ def mount(device: str = "/dev/fuse", *, writable: bool = False) -> tuple[int, in
     raise OSError(int(errno or 5), cause or "the process that mounts has died")
 
 
-def _child(sock: socket.socket, device: str, writable: bool) -> int:
+def _child(sock: socket.socket, device: str, writable: bool, executable: bool) -> int:
     try:
-        socket.send_fds(sock, [b"ok"], _mount(device, writable))
+        socket.send_fds(sock, [b"ok"], _mount(device, writable, executable))
     except OSError as error:
         sock.send(f"{error.errno} {error.filename or ''}: {os.strerror(error.errno or 5).lower()}".encode())
         return 1
     return 0
 
 
-def _mount(device: str, writable: bool) -> tuple[int, int]:
+def _mount(device: str, writable: bool, executable: bool) -> tuple[int, int]:
     uid, gid = os.getuid(), os.getgid()
     try:
         context = _call("fsopen", _FSOPEN, b"fuse", _CLOEXEC)
@@ -63,7 +63,7 @@ def _mount(device: str, writable: bool) -> tuple[int, int]:
     for flag in [flag for flag, wanted in ((b"ro", not writable), (b"allow_other", everyone)) if wanted]:
         _call("fsconfig", _FSCONFIG, context, _SET_FLAG, flag, None, 0)
     _call("fsconfig", _FSCONFIG, context, _CREATE, None, None, 0)
-    return server, _call("fsmount", _FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV_NOEXEC)
+    return server, _call("fsmount", _FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV | (0 if executable else _NOEXEC))
 
 
 def _enter_user_namespace(uid: int, gid: int) -> None:

@@ -59,6 +59,7 @@ class SessionOptions:
     record: str = ""  # file; one that ends in .har gets the exchanges alone
     secrets: bool = False  # recorded as they are
     writable: bool = False  # may files of the target be changed?
+    executable: bool = False  # may programs of the target be run?
     names: NameRules = NameRules()
     named: bool = False  # do other decisions depend on names?
     folder: str = ""  # trap's, for a container to be started; removed at the end if it is still there
@@ -75,7 +76,7 @@ def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None
     try:
         with _while_wanted(sock):
             agent = kept or _start(options)
-            mounted = _mount(options.writable) if options.files else None
+            mounted = _mount(options.writable, options.executable) if options.files else None
             stream = agent.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
@@ -360,9 +361,9 @@ class Mounted(NamedTuple):
     why: str = ""
 
 
-def _mount(writable: bool) -> Mounted:
+def _mount(writable: bool, executable: bool) -> Mounted:
     try:
-        return Mounted(*fusemount.mount(writable=writable))
+        return Mounted(*fusemount.mount(writable=writable, executable=executable))
     except OSError as error:
         return Mounted(
             why=f"FUSE can't be used ({error.strerror or error}): remote files are copied whole when opened, and remote "

@@ -83,8 +83,6 @@ def install(paths: Paths) -> None:
     sup.on("chdir", lambda c: _chdir(paths, c))
     sup.on("fchdir", lambda c: _fchdir(paths, c))
     sup.on("getcwd", lambda c: _getcwd(paths, c))
-    for name, dirfd, path in ("execve", False, 0), ("execveat", True, 1):
-        sup.on(name, lambda c, d=dirfd, p=path: _exec(paths, c, c.args[0] if d else AT_FDCWD, c.args[p]))  # type: ignore[misc]
 
 
 def _chdir(paths: Paths, call: Call) -> None:
@@ -129,16 +127,3 @@ def _getcwd(paths: Paths, call: Call) -> None:
         return
     call.write(call.args[0], data)
     call.ret(len(data))
-
-
-def _exec(paths: Paths, call: Call, dirfd: int, address: int) -> None:
-    """By a relative name, the kernel would run a file of this machine that has the same name by chance."""
-    with contextlib.suppress(OSError):
-        place = paths.where(call, dirfd, address)
-        if not isinstance(place, int) and place.remote:
-            relative = not call.string(address).startswith(b"/")
-            if relative or not os.path.exists(f"/proc/{call.tid}/root{place.path}"):
-                paths.sup.say(f"{place.path}: programs of the target can't be run here")
-                call.fail(e.EACCES)
-                return
-    call.cont()

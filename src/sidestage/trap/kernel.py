@@ -1,4 +1,4 @@
-"""All that ctypes and raw ioctls are needed for: seccomp(2), seccomp_unotify(2), pidfd_getfd(2), process_vm_readv(2)."""
+"""All that ctypes and raw ioctls are needed for: seccomp(2), seccomp_unotify(2), pidfd_getfd(2), process_vm_readv(2), ptrace(2)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Collection
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.ptrace.restype = ctypes.c_long
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 _libc.process_vm_readv.restype = _libc.process_vm_writev.restype = ctypes.c_ssize_t
 
 # include/uapi/linux/seccomp.h
@@ -23,6 +25,15 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NR_SECCOMP = {"x86_64": 317, "aarch64": 277}[platform.machine()]
 _NR_PIDFD_OPEN, _NR_PIDFD_GETFD = 434, 438  # the same on every architecture since Linux 5.1
 _PIDFD_THREAD = os.O_EXCL  # Linux 6.9
+
+# include/uapi/linux/ptrace.h, elf.h
+_PTRACE_DETACH, _PTRACE_SYSCALL, _PTRACE_GETEVENTMSG = 17, 24, 0x4201
+_PTRACE_GETREGSET, _PTRACE_SETREGSET, _PTRACE_SEIZE, _PTRACE_INTERRUPT = 0x4204, 0x4205, 0x4206, 0x4207
+_TRACE_EXEC_AND_MARK_CALLS = 1 << 4 | 1
+_NT_PRSTATUS = 1
+_MFD_EXEC = 0x10
+_MAX_REGISTERS = 512
+EVENT_EXEC, EVENT_STOP, SYSCALL_STOP = 4, 128, 0x85
 
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, tid, flags, nr, arch, ip, args
 _RESPONSE = struct.Struct("=QqiI")
@@ -114,6 +125,11 @@ def add_fd(listener: int, ident: int, fd: int, cloexec: bool) -> None:
     fcntl.ioctl(listener, _ADDFD, _ADD.pack(ident, _ADDFD_SEND, fd, 0, os.O_CLOEXEC if cloexec else 0))
 
 
+def put_fd(listener: int, ident: int, fd: int) -> int:
+    """Give the caller a duplicate of `fd`, closed on exec, while its call goes on; returns the caller's number."""
+    return int(fcntl.ioctl(listener, _ADDFD, bytearray(_ADD.pack(ident, 0, fd, 0, os.O_CLOEXEC))))
+
+
 def valid(listener: int, ident: int) -> bool:
     try:
         fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", ident))
@@ -181,3 +197,61 @@ def write_memory(tid: int, address: int, data: bytes) -> None:
     _theirs.base = address
     if _libc.process_vm_writev(tid, ctypes.byref(_ours), 1, ctypes.byref(_theirs), 1, 0) != len(data):
         raise OSError(errno.EFAULT, "process_vm_writev")
+
+
+def in_memory(program: bytes) -> int:
+    """A file that can be executed and is in no directory."""
+    try:
+        fd = os.memfd_create("sidestage", os.MFD_CLOEXEC | _MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # before Linux 6.3 all of them can
+            raise
+        fd = os.memfd_create("sidestage", os.MFD_CLOEXEC)
+    os.write(fd, program)
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # what is open for writing isn't executed: ETXTBSY
+    finally:
+        os.close(fd)
+
+
+def _ptrace(request: int, tid: int, address: int = 0, data: int = 0) -> None:
+    if _libc.ptrace(request, tid, address, data) < 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+
+
+def seize(tid: int) -> None:
+    """Trace a task without stopping it; its exec and the ends of its calls will stop it."""
+    _ptrace(_PTRACE_SEIZE, tid, 0, _TRACE_EXEC_AND_MARK_CALLS)
+
+
+def interrupt(tid: int) -> None:
+    _ptrace(_PTRACE_INTERRUPT, tid)
+
+
+def to_next_call(tid: int) -> None:
+    """Let a stopped task go on up to where a system call begins or ends."""
+    _ptrace(_PTRACE_SYSCALL, tid)
+
+
+def detach(tid: int, signal: int = 0) -> None:
+    _ptrace(_PTRACE_DETACH, tid, 0, signal)
+
+
+def former_thread(tid: int) -> int:
+    """After EVENT_EXEC: the number that the task had before, as one thread of several."""
+    value = ctypes.c_ulong()
+    _ptrace(_PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(value))
+    return value.value
+
+
+def get_registers(tid: int) -> bytes:
+    room = ctypes.create_string_buffer(_MAX_REGISTERS)
+    part = _Iovec(ctypes.addressof(room), _MAX_REGISTERS)
+    _ptrace(_PTRACE_GETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(part))
+    return room.raw[: part.size]
+
+
+def set_registers(tid: int, registers: bytes) -> None:
+    room = ctypes.create_string_buffer(registers, len(registers))
+    part = _Iovec(ctypes.addressof(room), len(registers))
+    _ptrace(_PTRACE_SETREGSET, tid, _NT_PRSTATUS, ctypes.addressof(part))

@@ -21,7 +21,7 @@ AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
 NODES = 1 << 16  # nodes whose path is remembered; the older half is forgotten then, and its descriptors lose readlink and *at
 
-_FD_LINK = re.compile(r"/proc/(self|thread-self|\d+)/fd/(\d+)$")
+_FD_LINK = re.compile(r"/proc/(self|thread-self|\d+)/(?:fd/(\d+)|exe)$")
 _known: WeakKeyDictionary[Supervisor, Paths] = WeakKeyDictionary()
 
 
@@ -112,15 +112,17 @@ class Paths:
         return self._writes and self.sup.policy.path(path, True)[0] is Decision.REMOTE
 
     def node_path(self, tid: int, link: str) -> str | None:
-        """The target's path behind /proc/self/fd/N, when N is a remote file."""
-        if match := _FD_LINK.match(link):
-            return self.directory(tid if match[1] in ("self", "thread-self") else int(match[1]), int(match[2]))
-        return None
+        """The target's path behind /proc/self/fd/N or /proc/self/exe, when that is a remote file."""
+        match = _FD_LINK.match(link)
+        if not match or self.root < 0:
+            return None
+        task = tid if match[1] in ("self", "thread-self") else int(match[1])
+        return self.directory(task, int(match[2])) if match[2] else self._behind(f"/proc/{task}/exe")
 
     def node_name(self, tid: int, link: str) -> str | None:
         """The name by which session knows the open file behind /proc/self/fd/N, when it is one of the target's."""
         match = _FD_LINK.match(link)
-        if not match or self.root < 0:
+        if not match or not match[2] or self.root < 0:
             return None
         link = f"/proc/{tid if match[1] in ('self', 'thread-self') else match[1]}/fd/{match[2]}"
         try:
@@ -136,7 +138,9 @@ class Paths:
             return path
         if self.root < 0 or (number < 0 and not (self._writes and number == AT_FDCWD)):
             return None
-        link = f"/proc/{tid}/cwd" if number == AT_FDCWD else f"/proc/{tid}/fd/{number}"
+        return self._behind(f"/proc/{tid}/cwd" if number == AT_FDCWD else f"/proc/{tid}/fd/{number}")
+
+    def _behind(self, link: str) -> str | None:
         try:
             node, _, rest = os.readlink(link)[1:].partition("/")  # the kernel has walked the rest itself, chdir(2) for one
             known = self._nodes.get(node)

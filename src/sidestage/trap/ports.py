@@ -30,6 +30,9 @@ class Policy(Protocol):
     def path(self, path: str, write: bool) -> tuple[Decision, str]:
         """The decision, and the path to use (feature.fs.mapping may have changed it)."""
 
+    def execute(self, path: str) -> bool:
+        """May a program of the target be run here?"""
+
     def connect(self, family: int, host: str, port: int, kind: str) -> tuple[str, int] | None: ...
     def unix(self, path: str) -> bool: ...
     def listen(self, host: str, port: int) -> bool: ...

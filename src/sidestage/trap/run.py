@@ -21,6 +21,7 @@ from sidestage.trap import (
     sys_bind,
     sys_change,
     sys_connect,
+    sys_exec,
     sys_names,
     sys_open,
     sys_paths,
@@ -32,7 +33,8 @@ from sidestage.trap.ports import Begin, Box, Policy
 from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
-FILE_FAMILIES = (sys_open, sys_stat, sys_paths, sys_change)  # the last takes some over from sys_paths
+FILE_FAMILIES = (sys_open, sys_stat, sys_paths, sys_exec, sys_change)  # the last takes some over from sys_paths
+WALL = 0x40000000  # also threads that we trace (wait(2))
 SETTLE = 0.5  # seconds for processes that end together with the program
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running
 LOST = 1  # exit status when the connection to the target broke
@@ -90,13 +92,14 @@ def run(
             terminate([child], number)
         while True:
             try:
-                pid, how = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+                pid, how = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | WALL)
             except ChildProcessError:
                 return
             if not pid:
                 return
+            traced = sup.changed(pid, how)
             if os.WIFSTOPPED(how):
-                if pid == child and signals.stop_as_a_job():
+                if not traced and pid == child and signals.stop_as_a_job():
                     terminate([child], signal.SIGCONT)
             elif pid == child:
                 status.append(how)

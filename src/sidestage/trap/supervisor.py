@@ -114,6 +114,7 @@ class Supervisor:
         self._order = 0
         self._pidfds: dict[int, int] = {}
         self._ended = False
+        self.traced: dict[int, Callable[[int, int], None]] = {}  # tasks traced for a moment: who hears of their changes
 
     def on(self, name: str, handler: Handler) -> None:
         nr = number(name)
@@ -179,6 +180,15 @@ class Supervisor:
         finally:
             os.close(fd)
         return image.rpartition("/")[2] in self._skip or first.rpartition("/")[2] in self._skip
+
+    def changed(self, pid: int, status: int) -> bool:
+        """What wait(2) said of a task; True when it was traced, and the change is no news for others unless it has ended."""
+        tid = pid
+        if pid not in self.traced and status >> 16 == kernel.EVENT_EXEC:
+            tid = kernel.former_thread(pid)  # one thread of several executed: it is the first now
+        if tracer := self.traced.get(tid):
+            tracer(pid, status)
+        return tracer is not None
 
     def stop(self) -> None:
         self._ended = True

@@ -64,7 +64,7 @@ def _open(paths: Paths, call: Call, dirfd: int, address: int, flags: int, mode: 
             call.fail(errno)
             return
         try:
-            fd = fds[0] if fds else _open_node(paths, result, flags, place.writable)
+            fd = fds[0] if fds else open_node(paths, result, flags, writable=place.writable)
         except OSError as error:
             call.fail(error.errno or e.EIO)
             return
@@ -81,7 +81,7 @@ def _open(paths: Paths, call: Call, dirfd: int, address: int, flags: int, mode: 
     paths.sup.broker.request("open", args, opened)
 
 
-def _open_node(paths: Paths, result: dict[str, Any], flags: int, writable: bool) -> int:
+def open_node(paths: Paths, result: dict[str, Any], flags: int, *, writable: bool) -> int:
     wanted = flags & _NODE_FLAGS if flags & os.O_TMPFILE != os.O_TMPFILE else 0
     if writable:
         wanted |= flags & _OPENED_FOR

@@ -40,6 +40,7 @@ class FilesPolicy:
         read_only: Sequence[str] = (),
         local: Sequence[str] = (),
         not_found: Sequence[str] = (),
+        execute: Sequence[str] = (),
         mapping: Mapping[str, str] | None = None,
         home: str,
         cwd: str,
@@ -62,6 +63,7 @@ class FilesPolicy:
         self._hidden = [matches for matches in (hidden, default_hidden) if matches]
         self._rules = [(matches, decision) for matches, decision in rules if matches]
         self._mapping = [(re.compile(k, re.I), _template(v)) for k, v in (mapping or {}).items()]
+        self.execute: Matches = _any(execute) or (lambda path: False)  # may this program of the target be run here?
         self._reads: dict[str, Verdict] = {}
         self._writes: dict[str, Verdict] = {}
 
