@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.testkit.target import CLIENT, SERVICE, Target
+from tests.testkit.tls import NAME
 
 PAUSE = 0.002  # seconds between requests
 RETRY = 0.05  # seconds after a loss, as clients wait before they try again
@@ -17,10 +20,13 @@ PATIENCE = 10.0  # seconds for an answer
 
 
 class Canary(threading.Thread):
-    """`keep`: one connection for all requests, made anew when it ends; `header`: a line that filters may match."""
+    """`keep`: one connection for all requests, made anew when it ends; `header`: a line that filters match; `secure`: by TLS."""
 
-    def __init__(self, target: Target, port: int = 8080, *, keep: bool, header: str = "") -> None:
+    def __init__(
+        self, target: Target, port: int = 8080, *, keep: bool, header: str = "", secure: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(daemon=True)
+        self._secure = secure
         self._target, self._port, self._keep, self._header = target, port, keep, header
         self.staging = self.local = self.closed = 0  # closed: an idle kept connection that ended in order
         self.lost: list[str] = []
@@ -35,6 +41,8 @@ class Canary(threading.Thread):
             except OSError as error:
                 self.lost.append(f"{number}: connect: {error!r}")
                 continue
+            if self._secure is not None:
+                sock = self._secure.wrap_socket(sock, server_hostname=NAME, do_handshake_on_connect=False)
             sock.settimeout(PATIENCE)
             with sock:
                 while not self._stop_asking.is_set():
@@ -58,10 +66,7 @@ class Canary(threading.Thread):
                     if not self._keep:
                         break
 
-    def _ask(self, sock: object, number: int) -> str:
-        import socket
-
-        assert isinstance(sock, socket.socket)
+    def _ask(self, sock: socket.socket, number: int) -> str:
         connection = "keep-alive" if self._keep else "close"
         sock.sendall(f"GET /{number} HTTP/1.1\r\nHost: x\r\n{self._header}Connection: {connection}\r\n\r\n".encode())
         data = b""
@@ -94,10 +99,12 @@ class Canary(threading.Thread):
 
 
 @contextlib.contextmanager
-def canaries(target: Target, header: str) -> Iterator[tuple[list[Canary], list[Canary]]]:
+def canaries(
+    target: Target, header: str, port: int = 8080, secure: ssl.SSLContext | None = None
+) -> Iterator[tuple[list[Canary], list[Canary]]]:
     """Those whom no filter matches, and those with `header`; of both one with new connections and one that keeps its own."""
-    others = [Canary(target, keep=keep) for keep in (False, True)]
-    mine = [Canary(target, keep=keep, header=header) for keep in (False, True)]
+    others = [Canary(target, port, keep=keep, secure=secure) for keep in (False, True)]
+    mine = [Canary(target, port, keep=keep, header=header, secure=secure) for keep in (False, True)]
     with contextlib.ExitStack() as stack:
         for canary in others + mine:
             stack.enter_context(canary)

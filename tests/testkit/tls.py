@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.testkit.target import DEPENDENCY, SERVICE, Target
+from tests.testkit.target import DEPENDENCY, SERVICE, Target, wait_for
 
 NAME = "orders.staging.internal"
 HTTPS, HTTPS1, MUTUAL, OPTIONAL, OTHERS, TALK = 8443, 8444, 8445, 8446, 8447, 8448
@@ -80,16 +80,20 @@ def running(staging: Target, argv: list[str], port: int, address: str) -> Iterat
     """A server in the target's network, until it listens and to the end."""
     process = subprocess.Popen(["nsenter", "-t", str(staging.pid), "--net", "--", *argv], stdout=subprocess.DEVNULL)
     try:
-        for _ in range(400):
-            if process.poll() is not None:
-                raise AssertionError(f"{argv[0]} has ended with {process.returncode}")
-            with contextlib.suppress(OSError):
-                staging.connect((address, port)).close()
-                break
+        wait_for("the server's start", lambda: process.poll() is not None or _listens(staging, (address, port)))
+        assert process.poll() is None, f"{argv[0]} has ended with {process.returncode}"
         yield
     finally:
         process.kill()
         process.wait()
+
+
+def _listens(staging: Target, at: tuple[str, int]) -> bool:
+    try:
+        staging.connect(at).close()
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import ssl
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from sidestage.tls.engine import Engine, bare, listen
+from sidestage.tls.engine import Engine, bare, listen, said
 
 CHECK = 1.0  # seconds between looks at the target's files
 MAX_CONTEXTS = 64  # kept for combinations of protocols
@@ -140,7 +140,9 @@ def present(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise IdentityError("the key is not the certificate's; name the two that belong together") from None
-        raise IdentityError(f"certificate or key can't be used: {(error.reason or str(error)).lower().replace('_', ' ')}") from None
+        if error.reason in (None, "PEM_LIB", "ASN1_LIB"):
+            raise IdentityError("certificate or key is damaged; see what is said by: openssl pkey -in FILE -check") from None
+        raise IdentityError(f"certificate or key can't be used: {said(error)}") from None
     except ValueError as error:
         raise IdentityError(str(error)) from None
 
