@@ -44,10 +44,11 @@ def serve(c):
 s = socket.create_server(("0.0.0.0", {PORT}), backlog=64)
 while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
 """
-# Prints {{"down": MiB/s, "up": MiB/s, "echo": ms}}; with a path also how long its stat takes, idle and while all streams are busy.
+# Prints {"down": MiB/s, "up": MiB/s, "echo": ms}, and how long one word of control takes, idle and while all streams are busy: the
+# stat of a path, or a byte there and back through a command, given as JSON.
 CLIENT = """
-import json, os, socket, statistics, sys, threading, time
-host, port, streams, size, path = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) << 20, sys.argv[5]
+import json, os, socket, statistics, subprocess, sys, threading, time
+host, port, streams, size, control = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) << 20, sys.argv[5]
 block, buffer = bytes(1 << 18), [bytearray(1 << 20) for _ in range(streams)]
 def open_(kind):
     s = socket.create_connection((host, port)); s.setsockopt(6, 1, 1); s.sendall(kind); return s
@@ -70,14 +71,18 @@ def run(work):
     for each in threads: each.start()
     for each in threads: each.join()
     return size / (1 << 20) / (time.perf_counter() - t)
-time.sleep(2)
+if control[0] == "/": word = lambda: os.stat(control)
+else:
+    echo = subprocess.Popen(json.loads(control), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    word = lambda: (echo.stdin.write(b"x"), echo.stdout.read(1))
+word(); time.sleep(2)
 told = {"down": run(down), "up": run(up)}
 e = open_(b"e")
 told["echo"] = timed(lambda: (e.sendall(b"x"), e.recv(1)))
-if path:
-    told["idle"] = timed(lambda: os.stat(path))
-    busy = threading.Thread(target=run, args=(down,)); busy.start(); time.sleep(0.3)
-    told["busy"] = timed(lambda: os.stat(path), count=10); busy.join()
+told["idle"] = timed(word)
+busy = threading.Thread(target=run, args=(down,)); busy.start(); time.sleep(0.3)
+told["busy"] = timed(word, count=10); busy.join()
+if control[0] != "/": echo.kill(); echo.wait()
 print(json.dumps(told))
 """
 Figures = dict[str, float]
@@ -94,7 +99,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="sidestage-bench-") as folder, found.namespace(f"bench-{os.getpid()}") as namespace:
             subprocess.run(["gcc", "-O2", "-Wall", "-pthread", "-o", f"{folder}/wire", HERE / "wire.c"], check=True)
-            print("| way to the pod | round trip | down MiB/s | up MiB/s | 1-byte echo ms | stat ms, idle | stat ms, busy |")
+            print("| way to the pod | round trip | down MiB/s | up MiB/s | 1-byte echo ms | control ms, idle | busy |")
             print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
             with served(found, namespace) as address:
                 for delay in given.delays:
@@ -164,14 +169,15 @@ class Place:
         return time.perf_counter() - start
 
     def forward(self, streams: int) -> Figures:
-        """Raw: `kubectl port-forward`."""
+        """Raw: `kubectl port-forward`, and a `kubectl exec` beside it for control."""
         argv = self.kubectl("port-forward", "pod/peer", f":{PORT}")
         with subprocess.Popen(argv, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             assert process.stdout
             try:
                 found = re.search(r"127.0.0.1:([0-9]+)", process.stdout.readline())
                 assert found
-                return self._client([], "127.0.0.1", found[1], streams, "")
+                echo = json.dumps([*self.kubectl("exec", "-i", "peer"), "--", "cat"])
+                return self._client([], "127.0.0.1", found[1], streams, echo)
             finally:
                 process.kill()
 
@@ -179,8 +185,8 @@ class Place:
         command = [*SIDESTAGE, "exec", "-t", "pod/peer", "-n", self.namespace, "-i", IMAGE, "--"]
         return self._client(command, self.address, str(PORT), streams, "/var/run/secrets")
 
-    def _client(self, before: list[str], host: str, port: str, streams: int, path: str) -> Figures:
-        argv = [*before, os.path.realpath(sys.executable), "-c", CLIENT, host, port, str(streams), str(self.size), path]
+    def _client(self, before: list[str], host: str, port: str, streams: int, control: str) -> Figures:
+        argv = [*before, os.path.realpath(sys.executable), "-c", CLIENT, host, port, str(streams), str(self.size), control]
         env = {**self.env, "PYTHONPATH": str(HERE.parent / "src")}
         done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:

@@ -3,9 +3,10 @@
 #   pause    what holds a pod's namespaces
 #   python   Debian with python3.11, curl, iproute2: the agent's image, and that of most services of staging.yaml
 #   static   one static Go binary and nothing else: no shell, no Python, no libc
+#   databases  Debian with a PostgreSQL and a Redis
 . "$(dirname "$0")/lib.sh"
 [ ! -s "$ARCHIVES/python.tar" ] || exit 0
-say 'building the images, once: half a minute'
+say 'building the images, once: a minute'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$ARCHIVES"
@@ -24,10 +25,14 @@ done
 image pause localhost/pause:1 /pause
 image static localhost/static:1 /catalog
 
-hidden=()
+hidden=('--dpkgopt=path-exclude=/usr/lib/*/libLLVM*') # only PostgreSQL's JIT needs it
 for unread in doc man locale info; do hidden+=("--dpkgopt=path-exclude=/usr/share/$unread/*"); done
-mmdebstrap --quiet --mode=root --variant=essential --include=python3,curl,iproute2,procps,netcat-openbsd \
-    "${hidden[@]}" \
-    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' \
-    bookworm "$work/python-rootfs.tar"
+debian() { # NAME PACKAGES
+    mmdebstrap --quiet --mode=root --variant=essential --include="$2" "${hidden[@]}" \
+        --essential-hook='mkdir -p "$1"/etc/postgresql-common; echo create_main_cluster=false >"$1"/etc/postgresql-common/createcluster.conf' \
+        --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*' bookworm "$work/$1-rootfs.tar"
+}
+debian databases postgresql-15,redis-server
+image databases localhost/databases:1 true
+debian python python3,curl,iproute2,procps,netcat-openbsd
 image python localhost/python:3.11 python3

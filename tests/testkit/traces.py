@@ -53,7 +53,7 @@ def traces(cluster: Cluster, namespace: str) -> set[str]:
     return found
 
 
-def settled(cluster: Cluster, namespace: str, seconds: float = 60) -> set[str]:
+def settled(cluster: Cluster, namespace: str, seconds: float = 150) -> set[str]:
     """The traces when nothing changes any more of itself: others' namespaces are gone, not going; pods have started, not start."""
     last: set[str] = set()
 
