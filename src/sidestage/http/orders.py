@@ -8,6 +8,10 @@ from sidestage.http.filters import Facts, Filter
 
 CLIENT, POD = -1, 0  # a session's program is known by the number of its rule, from 1
 REPLAY = 64 << 10  # bytes of a request kept to ask the target's own program when a session's fails
+UPGRADED = (
+    "a client and the target went over to HTTP/2 by Upgrade: h2c: no filter sees what is asked on that connection from then on; "
+    "clients with prior knowledge of HTTP/2 are filtered"
+)
 MAX_WAITING = 64 << 10  # bytes of further requests kept while one is answered; the client is then not read
 
 

@@ -15,7 +15,7 @@ from typing import Deque, List, Optional, Sequence, Union
 from sidestage.http import http1
 from sidestage.http.filters import Facts
 from sidestage.http.http1 import Ambiguous, Answer, Chunked, Request
-from sidestage.http.orders import CLIENT, MAX_WAITING, POD, REPLAY, Eof, Order, Rule, Send, body_bounds, choose
+from sidestage.http.orders import CLIENT, MAX_WAITING, POD, REPLAY, UPGRADED, Eof, Note, Order, Rule, Send, body_bounds, choose
 from sidestage.http.wires import Wires
 
 DETECT_TIME = 0.5  # seconds for a first line that may yet be HTTP's
@@ -23,8 +23,6 @@ HEAD_TIME = 10.0  # seconds for a head; a slower one is the target's to judge
 FAILED = b"sidestage: the local program that takes this request failed before it answered\n"
 MAX_PIPELINED = 100  # requests that wait for their answers
 _NONE = -2  # no exchange is under way
-
-
 _NOTHING = Request(b"", b"", b"", b"", 0, True, b"", False)
 
 
@@ -164,8 +162,9 @@ class Http1(Wires):
         else:
             if not self._used and POD in self._open:
                 self._close(POD)  # a server that handles one connection at a time must not wait on it
-            if b"h2c" in request.upgrade.lower():
-                head = http1.without_upgrade(head)  # streams of an upgraded connection could not be told apart
+            if b"h2c" in request.upgrade.lower():  # streams of an upgraded connection could not be told apart
+                head = http1.without_upgrade(request.raw) + head[len(request.raw) :]
+                self._asked[-1] = request._replace(upgrade=b"")
         self._send(target, head)
         return True
 
@@ -262,6 +261,8 @@ class Http1(Wires):
             self._replay = None
             if answer.state == Answer.SWITCHED or (target == POD and not answer.persistent and not self._sending):
                 answer.begun()
+                if answer.state == Answer.SWITCHED and b"h2c" in self._asked[0].upgrade.lower():
+                    self._out.append(Note(0, UPGRADED))
                 self._splice(target, data)
                 return
             part, data = (data, b"") if end == len(data) else (data[:end], data[end:])

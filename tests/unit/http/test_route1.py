@@ -182,9 +182,40 @@ def test_connect_is_spliced_when_it_succeeds() -> None:
     assert p.spliced is None
 
 
-def test_h2c_by_upgrade_is_not_offered_to_a_session() -> None:
-    request = MINE[:-2] + b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
-    assert play().client(request).take(1) == MINE[:-2] + b"Connection: keep-alive\r\n\r\n"
+H2C = b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+def test_h2c_by_upgrade_is_not_offered_to_a_session(step: int) -> None:
+    assert play().client(MINE[:-2] + H2C, step).take(1) == MINE[:-2] + b"Connection: keep-alive\r\n\r\n"
+
+
+def test_a_body_that_was_waited_for_is_whole_and_untouched(step: int) -> None:
+    """Though it looks like fields, and without a line's end: a lost byte would make the next request a part of this one."""
+    body = b'{"b": 1,\r\n"c":\r\n2}'
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(body)
+    p = play(body={"body": "json", "query": "$.b", "matches": "1"}).client(head + H2C + body, step)
+    assert p.take(1) == head + b"Connection: keep-alive\r\n\r\n" + body
+
+
+def test_a_session_that_switches_unasked_is_given_nothing_more() -> None:
+    """Else all that a client asks on the connection would be its own."""
+    p = play().client(MINE[:-2] + H2C).peer(1, SWITCHED)
+    p.take(1)
+    p.client(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert p.spliced is None and not p.take(1)
+
+
+def test_a_target_that_upgrades_has_the_connection_and_it_is_told() -> None:
+    p = play().client(b"GET /b HTTP/1.1\r\nHost: x\r\n" + H2C).peer(POD, SWITCHED)
+    assert p.spliced == POD and p.pod == b"GET /b HTTP/1.1\r\nHost: x\r\n" + H2C and p.answer == SWITCHED
+    assert "no filter sees" in p.notes[0]
+
+
+def test_a_session_that_fails_leaves_the_upgrade_to_the_target() -> None:
+    p = play().client(MINE[:-2] + H2C).peer_reset(1)
+    assert p.pod == MINE[:-2] + H2C
+    assert p.peer(POD, SWITCHED).spliced == POD
 
 
 NOT_HTTP = [
