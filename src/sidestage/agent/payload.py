@@ -29,13 +29,14 @@ MODULES = {
     "sidestage.protocol": ("body", "errors", "inbox", "messages", "mux", "outbox", "window", "wire"),
     "sidestage.stream": ("connecting", "link", "links", "loop", "pump"),
     "sidestage.http": (
-        "answers2", "filters", "hpack", "http1", "http2", "jsonpath", "orders", "patterns", "route1",
+        "answers2", "filters", "hpack", "http1", "http2", "jsonpath", "opening", "orders", "patterns", "route1",
         "route2", "router", "sieve", "streams", "wires",
     ),
     "sidestage.agent": (
         "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "holder", "legs", "listeners", "main",
         "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "routed", "sifted",
         "sockdiag", "steal", "target", "tcp", "terminated", "tls_leg",
+        "whole",
     ),
     "sidestage.tls": ("engine", "hello", "identity"),
 }  # fmt: skip

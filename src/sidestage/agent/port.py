@@ -20,8 +20,9 @@ from sidestage.agent import conntrack, listeners, netlink, redirect
 from sidestage.agent.channel_leg import ChannelLeg
 from sidestage.agent.legs import RST, SocketLeg
 from sidestage.agent.netlink import Netlink
-from sidestage.agent.passage import POD, Client, Place, Spliced, Whole
+from sidestage.agent.passage import POD, Client, Place, Spliced
 from sidestage.agent.target import MARK
+from sidestage.agent.whole import Whole
 from sidestage.protocol.errors import ProtocolError
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop, Timer

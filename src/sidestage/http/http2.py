@@ -158,6 +158,11 @@ def settings(values: Dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(struct.pack("!HI", *item) for item in values.items()))
 
 
+def begins_settings(data: bytes) -> bool:
+    """May `data` begin with a frame of SETTINGS? Then its length is below 64 KiB; no text begins so, and no greeting we know."""
+    return data[:1] == b"\0" and data[3:9] == b"\x04\0\0\0\0\0"[: max(0, len(data) - 3)]
+
+
 def read_settings(payload: bytes) -> List[Tuple[int, int]]:
     """Raises BrokenFrame."""
     if len(payload) % 6:

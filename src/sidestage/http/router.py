@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import List, Optional, Sequence
 
-from sidestage.http.http2 import PREFACE
+from sidestage.http.http2 import PREFACE, begins_settings
 from sidestage.http.orders import CLIENT, POD, Eof, Open, Order, Rule, Send, Timer
 from sidestage.http.route1 import DETECT_TIME, Http1
 from sidestage.http.route2 import Http2
@@ -77,7 +77,7 @@ class Router:
     def peer(self, to: int, data: bytes) -> List[Order]:
         if self._first is not None and to == POD:
             self._early += data
-            if len(self._early) <= MAX_EARLY and _settings(self._early):
+            if len(self._early) <= MAX_EARLY and begins_settings(self._early):
                 return self._orders()
             self._decide()
         else:
@@ -132,8 +132,3 @@ class Router:
         out = self._out[:]
         self._out.clear()
         return out
-
-
-def _settings(data: bytes) -> bool:
-    """May `data` begin with a frame of SETTINGS? Then its length is below 64 KiB; no text begins so, and no greeting we know."""
-    return data[:1] == b"\0" and data[3:9] == b"\x04\0\0\0\0\0"[: max(0, len(data) - 3)]
