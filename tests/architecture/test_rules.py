@@ -21,7 +21,7 @@ ALLOWED = {
     "tls": ({"protocol"}, "travels to the target, and has no sockets"),
     "agent": ({"stream", "protocol", "http", "tls"}, "runs beside the target, where nothing else of ours is"),
     "trap": ({"protocol"}, "knows system calls and nothing of targets: its needs are ports.py"),
-    "config": ({"http", "tls"}, "is plain data that anything may read; what is in it is checked by the code that uses it"),
+    "config": ({"http", "tls", "views"}, "is plain data that anything may read; what is in it is checked by the code that uses it"),
     "views": ({"protocol", "stream", "trap"}, "decides, and drives nothing; of trap only ports"),
     "targets": ({"agent", "protocol", "stream"}, "finds a target and starts the agent's text there"),
     "cluster": ({"agent", "config", "protocol", "stream", "targets"}, "knows Kubernetes and no system calls"),

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from sidestage.config.forms import OTHER_FORMS, TARGET_KINDS
 from sidestage.config.schema import MODE_SHORT, SHORT
+from sidestage.config.texts import readable
 
 
 def long_form(path: str, value: Any) -> Any:
@@ -24,6 +25,8 @@ def long_form(path: str, value: Any) -> Any:
 
 def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
     tree = long_form(path, tree)
+    if tree is None:  # as a YAML file has it whose lines below are commented out
+        return kind()
     if not isinstance(tree, dict):
         problems.append(f"{path}: must be an object of keys, not {tree!r}")
         return None
@@ -36,7 +39,7 @@ def build(kind: type, tree: Any, path: str, problems: list[str]) -> Any:
 
             near = difflib.get_close_matches(str(key), [*hints, *(TARGET_KINDS if path == "target" else ())], 1, 0.5)
             problems.append(f"{below}: unknown key" + (f", did you mean {near[0]!r}?" if near else ""))
-        else:
+        elif value is not None:  # null is the default
             values[key] = _value(hints[key], value, below, problems)
     return None if problems else kind(**values)
 
@@ -46,8 +49,6 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         return build(typing.cast("type", hint), value, path, problems)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
         return _value(next(arg for arg in args if arg is not type(None)), value, path, problems)
     if origin is Literal:
         if not isinstance(value, bool) and str(value) in args:  # YAML reads 502 as a number
@@ -62,10 +63,15 @@ def _value(hint: Any, value: Any, path: str, problems: list[str]) -> Any:
         problems.append(f"{path}: must be an object, not {value!r}")
     elif origin is dict:
         if isinstance(value, dict) and all(isinstance(item, str | int | float) for item in value.values()):
-            return {str(key): str(item) for key, item in value.items()}
+            return {_value(args[0], str(key), path, problems): str(item) for key, item in value.items()}
         problems.append(f"{path}: must map names to texts")
     elif origin is tuple:
         return _list(args, value, path, problems)
+    elif isinstance(value, str) and issubclass(hint, str):
+        try:
+            return value if hint is str else readable(hint, value)
+        except ValueError as error:
+            problems.append(f"{path}: {error}")
     elif hint is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     elif hint is not float and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
@@ -82,7 +88,7 @@ def _list(args: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> 
             return tuple(_value(kind, part, path, problems) for kind, part in zip(args, value, strict=True))
         problems.append(f"{path}: must be a pair of ports, like [8080, 80]")
         return None
-    if isinstance(value, str) and item is str:
+    if isinstance(value, str) and isinstance(item, type) and issubclass(item, str):
         value = value.split(";")
     if not isinstance(value, list):
         problems.append(f"{path}: must be a list, not {value!r}")
@@ -91,7 +97,9 @@ def _list(args: tuple[Any, ...], value: Any, path: str, problems: list[str]) -> 
 
 
 def _said(hint: Any) -> str:
-    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))
+    if issubclass(hint, str):
+        return "a text"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))
 
 
 def leaves(kind: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -41,10 +41,9 @@ WITHOUT_EFFECT: dict[str, str] = {
     "agent.nftables": "what the kernel has is found out",
     "agent.dns": "names are asked of the target's nameservers by the program's own resolver, with its own limits",
     "agent.exclude_from_mesh": "the agent listens on loopback only, which no mesh intercepts",
-    "agent.disable_mesh_sidecar_injection": "always so",
     "agent.http_detection_timeout": "nothing waits: bytes pass on as they come",
-    "agent.external_ip_fix": "always so",
     "agent.jaq_time_limit": "there is no jq",
+    "agent.override_cache_control": "answers are passed on as they come; tell the browser not to cache while you filter",
     "agent.metrics": "`exec --output json` tells what the agent counts",
     "feature.env.load_from_process": "the environment is there before the program starts",
     "feature.fs.readonly_file_buffer": "read-ahead adapts itself",
@@ -59,10 +58,17 @@ REFUSED: dict[str, str] = {
     "feature.split_queues": "queues are split by mirrord's operator; name a queue of your own in feature.env.override",
     "feature.db_branches": "database branches are made by mirrord's operator; name a database of your own in feature.env.override",
     "feature.preview": "previews run in the cluster by mirrord's operator; here the program runs on this machine",
-    "feature.network.ipv6": "IPv6 can't be switched off; a program that must not use it has a switch of its own",
     "feature.network.incoming.http_filter.header_filter_jq": "there is no jq; write header_filter, a regular expression",
     "agent.inject_headers": "answers are passed on as they come",
-    "agent.override_cache_control": "answers are passed on as they come; tell the browser not to cache while you filter",
+}
+
+# Always so: it is `false` that has no effect, or is refused.
+ALWAYS: dict[str, str] = {
+    "agent.disable_mesh_sidecar_injection": "no sidecar is put beside the agent, which needs none",
+    "agent.external_ip_fix": "what is passed on goes where the client wanted to go",
+}
+NEEDED: dict[str, str] = {
+    "feature.network.ipv6": "IPv6 can't be switched off; a program that must not use it has a switch of its own",
 }
 
 _INCOMING = "feature.network.incoming"
@@ -120,6 +126,12 @@ def adapt(tree: dict[str, Any], problems: list[str], say: Note) -> None:
         found, value = _take(tree, path)
         if found and not _off(value):
             problems.append(f"{path}: {reason}")
+    for path, reason in ALWAYS.items():
+        if _take(tree, path) == (True, False):
+            say(f"{path}: false has no effect: {reason}")
+    for path, reason in NEEDED.items():
+        if _take(tree, path) == (True, False):
+            problems.append(f"{path}: {reason}")
     for path, value in moved.items():
         _put(tree, path, value)
 
@@ -143,7 +155,8 @@ def _take(tree: dict[str, Any], path: str) -> tuple[bool, Any]:
 def _put(tree: dict[str, Any], path: str, value: Any) -> None:
     *folders, last = path.split(".")
     for at, folder in enumerate(folders, 1):
-        below = long_form(".".join(folders[:at]), tree.get(folder, {}))
+        below = long_form(".".join(folders[:at]), tree.get(folder))
+        below = {} if below is None else below
         if not isinstance(below, dict):
             return  # the schema's check says what is wrong with it
         tree[folder] = dict(below)  # a short form belongs to everybody

@@ -12,6 +12,8 @@ TARGET_KINDS = {
     "label": "label", "labels": "label", "process": "process",
 }  # fmt: skip
 
+SECURITY = {"seccomp_profile": "seccompProfile", "app_armor_profile": "appArmorProfile"}  # mirrord's, to Kubernetes' names
+
 
 def target(value: Any) -> Any:
     """{path, namespace}. What is not understood stays, for the check of keys to name."""
@@ -36,7 +38,7 @@ def target(value: Any) -> Any:
 
 
 def agent(value: Any) -> Any:
-    """image {registry, tag}, image_pull_secrets [{name}]."""
+    """image {registry, tag}, image_pull_secrets [{name}], security_context's profiles in mirrord's spelling."""
     if not isinstance(value, dict):
         return value
     found = dict(value)
@@ -48,6 +50,9 @@ def agent(value: Any) -> Any:
         found["image_pull_secrets"] = [
             item["name"] if isinstance(item, dict) and item.keys() == {"name"} else item for item in secrets
         ]
+    context = found.get("security_context")
+    if isinstance(context, dict):
+        found["security_context"] = {SECURITY.get(key, key): item for key, item in context.items()}
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sidestage.config.texts import python_pattern
+
 if TYPE_CHECKING:
     from sidestage.config.schema import Config, HttpFilter
 
@@ -20,7 +22,7 @@ def spec(config: Config) -> dict[str, Any] | None:
         return None
     agent = config.agent
     options = {"probes": given.probes, "max_body": agent.max_body_buffer_size, "body_time": agent.max_body_buffer_timeout}
-    return {key: _inner(value) if key in ("all_of", "any_of") else value for key, value in found.items()} | options
+    return {key: _item(key, value) for key, value in found.items()} | options
 
 
 def problems(config: Config) -> list[str]:
@@ -52,11 +54,19 @@ def _given(given: HttpFilter) -> list[str]:
 
 
 def _inner(value: Any) -> Any:
-    """mirrord's form of a body's filter within a list, {body: json, query, matches}, in ours."""
+    """mirrord's form of a body's filter within a list, {body: json, query, matches}, in ours; patterns in Python's spelling."""
     if isinstance(value, list | tuple):
         return [_inner(item) for item in value]
-    if isinstance(value, dict) and isinstance(value.get("body"), str) and "query" in value:
-        return {"body": value}
-    if isinstance(value, dict):
-        return {key: _inner(item) if key in ("all_of", "any_of") else item for key, item in value.items()}
-    return value
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("body"), str) and "query" in value:
+        value = {"body": value}
+    return {key: _item(key, item) for key, item in value.items()}
+
+
+def _item(key: Any, item: Any) -> Any:
+    if key in ("all_of", "any_of"):
+        return _inner(item)
+    if key == "body" and isinstance(item, dict):
+        return {inner: _item(inner, value) for inner, value in item.items()}
+    return python_pattern(item) if key in ("header", "path", "matches") and isinstance(item, str) else item

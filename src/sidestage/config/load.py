@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,19 +25,24 @@ PLACES = (
 
 
 class ConfigError(Exception):
-    """`problems` is a list of lines, each naming key, cause and cure; `source` is the file, or what else they are in."""
+    """`problems` is a list of lines, each naming key, cause and cure; `source` is the file, or what else they are in.
 
-    def __init__(self, source: str, problems: list[str], lines: Mapping[str, int] | None = None) -> None:
-        self.source, self.problems, self.lines = source, problems, dict(lines or {})
+    `lines` has the line of a problem, `elsewhere` what it is in instead of the file.
+    """
+
+    def __init__(
+        self, source: str, problems: list[str], lines: Mapping[str, int] | None = None, elsewhere: Mapping[str, str] | None = None
+    ) -> None:
+        self.source, self.problems, self.lines, self.elsewhere = source, problems, dict(lines or {}), dict(elsewhere or {})
         super().__init__("\n  ".join(self.located()))
 
     def located(self) -> list[str]:
         """Each problem behind `file:line:`, as compilers write it."""
-        return [f"{self.source}{self._at(problem)}: {problem}" for problem in self.problems]
+        return [f"{self.elsewhere.get(problem) or self._place(problem)}: {problem}" for problem in self.problems]
 
-    def _at(self, problem: str) -> str:
+    def _place(self, problem: str) -> str:
         line = self.lines.get(problem)
-        return f":{line}" if line else ""
+        return f"{self.source}:{line}" if line else self.source
 
 
 def load(
@@ -50,7 +56,8 @@ def load(
     `overrides` maps dotted keys to values, as flags give them; `say` hears of keys without effect.
     """
     file = find(path or environ.get("SIDESTAGE_CONFIG_FILE"))
-    given = {**environment.overrides(environ, say), **overrides}
+    variables = environment.overrides(environ, say)
+    given = {**variables, **overrides}
     text, tree = read(file, given.get("key"), environ) if file else ("", {})
     problems: list[str] = []
     if file:
@@ -60,7 +67,9 @@ def load(
     config = build(Config, tree, "", problems)
     problems += [] if problems else _contradictions(config)
     if problems:
-        raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems))
+        sources = {key: environment.name(key) for key in variables} | dict.fromkeys(overrides, "flags")
+        elsewhere = {problem: sources[key] for problem in problems if (key := _key(problem).partition("[")[0]) in sources}
+        raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems), elsewhere)
     return typing.cast("Config", config)
 
 
@@ -93,7 +102,9 @@ def read(file: Path, key: str | None = None, environ: Mapping[str, str] = os.env
             text = template.render(text, key, environ, lambda rendered: _parse(file.suffix, rendered))
         tree = _parse(file.suffix, text)
     except ValueError as error:
-        raise ConfigError(str(file), [" ".join(str(error).split())]) from error
+        problem = " ".join(str(error).split())
+        lines = re.findall(r"\bline (\d+)", problem)  # each of the parsers says so; YAML's first says where its context began
+        raise ConfigError(str(file), [problem], {problem: int(lines[-1])} if lines else None) from error
     except RecursionError:
         raise ConfigError(str(file), ["it nests too deeply"]) from None
     if tree is None:
@@ -124,7 +135,11 @@ def _lines(file: Path | None, text: str, problems: list[str]) -> dict[str, int]:
     from sidestage.config import positions
 
     found = positions.lines(file.suffix, text)
-    return {problem: line for problem in problems if (line := found.get(problem.partition(": ")[0]))}
+    return {problem: line for problem in problems if (line := found.get(_key(problem)))}
+
+
+def _key(problem: str) -> str:
+    return problem.partition(": ")[0]
 
 
 def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:

@@ -15,7 +15,7 @@ from sidestage.config.schema import MODE_SHORT, SHORT, Config
 
 
 def json_schema() -> dict[str, Any]:
-    """Draft 2020-12; takes what load() takes."""
+    """Draft 2020-12; takes what load() takes, but for null instead of a default."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "sidestage",
@@ -64,10 +64,12 @@ def _value(hint: Any) -> dict[str, Any]:
         return {"type": "object", "additionalProperties": {} if args[1] is Any else {"type": ["string", "number", "boolean"]}}
     if origin is tuple and args[-1] is Ellipsis:
         several = {"type": "array", "items": _value(args[0])}
-        return {"anyOf": [several, {"type": "string"}]} if args[0] is str else several
+        return {"anyOf": [several, {"type": "string"}]} if several["items"] == {"type": "string"} else several
     if origin is tuple:
         return {"type": "array", "prefixItems": [_value(arg) for arg in args], "minItems": len(args), "maxItems": len(args)}
-    return {"type": {str: "string", bool: "boolean", int: "integer", float: "number"}[hint]}
+    if issubclass(hint, str):
+        return {"type": "string"}
+    return {"type": {bool: "boolean", int: "integer", float: "number"}[hint]}
 
 
 def _default(field: Any) -> Any:
@@ -85,6 +87,7 @@ def reference() -> str:
         "No key is required, unknown ones are errors. A key is set, in this order, by its flag (`sidestage exec --help`), by its",
         "environment variable, by the file, by its default. Lists in variables are separated by `;`, pairs of ports are `8080:80`,",
         "maps are JSON. A file may be a template: `{{ get_env(name=\"USER\") }}`, `{{ key }}`, `{{ git_branch }}`.",
+        "`null` stands for the default. Regular expressions are Python's, with `(?<name>...)` as in Rust and JavaScript too.",
         "",
         "`sidestage verify-config FILE` checks a file and shows it with all defaults, `--schema` prints the JSON Schema;",
         "`sidestage migrate` writes our file from mirrord's.",

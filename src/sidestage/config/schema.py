@@ -8,7 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+
+class Pattern(str):
+    """A regular expression."""
+
+    __slots__ = ()
+
+
+class Address(str):
+    """A filter of connections, `[tcp://|udp://][name|address|network][:port]`."""
+
+    __slots__ = ()
+
+
+class Name(str):
+    """A filter of names, `[name][:port]`."""
+
+    __slots__ = ()
+
+
 Strings = tuple[str, ...]  # a single string is taken as a list of one
+Patterns = tuple[Pattern, ...]
 PortPairs = tuple[tuple[int, int], ...]
 
 
@@ -17,7 +37,7 @@ class Env:
     include: Strings = ()
     exclude: Strings = ()
     override: dict[str, str] = field(default_factory=dict)
-    mapping: dict[str, str] = field(default_factory=dict)
+    mapping: dict[Pattern, str] = field(default_factory=dict)
     unset: Strings = ()
     env_file: str = ""
 
@@ -25,20 +45,20 @@ class Env:
 @dataclass(frozen=True, slots=True)
 class Fs:
     mode: Literal["local", "localwithoverrides", "read", "write"] = "read"
-    read_write: Strings = ()
-    read_only: Strings = ()
-    local: Strings = ()
-    not_found: Strings = ()
-    execute: Strings = ()
-    mapping: dict[str, str] = field(default_factory=dict)
+    read_write: Patterns = ()
+    read_only: Patterns = ()
+    local: Patterns = ()
+    not_found: Patterns = ()
+    execute: Patterns = ()
+    mapping: dict[Pattern, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
     """Which requests are taken; one of the first six. http_filter.py knows what they mean."""
 
-    header_filter: str = ""  # a regular expression for `Name: value`
-    path_filter: str = ""  # a regular expression for the path, and for the path with its query
+    header_filter: Pattern = Pattern("")  # a regular expression for `Name: value`
+    path_filter: Pattern = Pattern("")  # a regular expression for the path, and for the path with its query
     method_filter: str = ""
     body_filter: dict[str, str] = field(default_factory=dict)  # {body: json, query: JSONPath, matches: regular expression}
     all_of: tuple[dict[str, Any], ...] | None = None  # of {header}, {path}, {method}, {body, query, matches}, {all_of}, {any_of}
@@ -80,8 +100,8 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class AddressFilters:
-    remote: Strings = ()
-    local: Strings = ()
+    remote: tuple[Address, ...] = ()
+    local: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +110,13 @@ class Outgoing:
     udp: bool = True
     ignore_localhost: bool = False
     filter: AddressFilters = AddressFilters()
-    unix_streams: Strings = ()
+    unix_streams: Patterns = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NameFilters:
-    remote: Strings = ()
-    local: Strings = ()
+    remote: tuple[Name, ...] = ()
+    local: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

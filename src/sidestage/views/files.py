@@ -62,7 +62,7 @@ class FilesPolicy:
         )
         self._hidden = [matches for matches in (hidden, default_hidden) if matches]
         self._rules = [(matches, decision) for matches, decision in rules if matches]
-        self._mapping = [(re.compile(k, re.I), _template(v)) for k, v in (mapping or {}).items()]
+        self._mapping = [(found := re.compile(k, re.I), _template(v, found)) for k, v in (mapping or {}).items()]
         self.execute: Matches = _any(execute) or (lambda path: False)  # may this program of the target be run here?
         self._reads: dict[str, Verdict] = {}
         self._writes: dict[str, Verdict] = {}
@@ -128,10 +128,14 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)", re.I)
 
 
-def _template(replacement: str) -> str:
-    r"""`$1` and `${name}`, as mirrord has them, to Python's `\g<..>`; `$$` is a dollar."""
+def _template(replacement: str, pattern: re.Pattern[str]) -> str:
+    r"""`$1` and `${name}`, as mirrord has them, to Python's `\g<..>`; `$$` is a dollar, a group that isn't there is nothing."""
 
     def group(match: re.Match[str]) -> str:
-        return "$" if match[0] == "$$" else rf"\g<{match[1] or match[2]}>"
+        name = match[1] or match[2] or ""
+        if match[0] == "$$":
+            return "$"
+        known = int(name) <= pattern.groups if name.isdecimal() else name in pattern.groupindex
+        return rf"\g<{name}>" if known else ""
 
     return re.sub(r"\$\$|\$(\d+|[A-Za-z_]\w*)|\$\{(\w+)\}", group, replacement.replace("\\", r"\\"))

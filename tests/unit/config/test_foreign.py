@@ -44,7 +44,8 @@ feature.db_branches feature.preview
 def known() -> set[str]:
     ours = {path for path, _ in leaves(Config)}
     sections = {path.rpartition(".")[0] for path in ours}
-    return ours | sections | foreign.WITHOUT_EFFECT.keys() | foreign.REFUSED.keys() | foreign.MAPPED.keys()
+    theirs = (foreign.WITHOUT_EFFECT, foreign.REFUSED, foreign.MAPPED, foreign.ALWAYS, foreign.NEEDED)
+    return ours | sections | {key for table in theirs for key in table}
 
 
 @pytest.mark.parametrize("key", THEIRS)
@@ -89,6 +90,34 @@ def test_what_is_refused_is_named_with_our_way(key: str) -> None:
         value = {part: value}
     with pytest.raises(ConfigError, match=key):
         read(value)
+
+
+@pytest.mark.parametrize("key", [*foreign.ALWAYS, *foreign.NEEDED])
+def test_what_is_always_so_is_told_when_it_is_switched_off(key: str) -> None:
+    def tree(value: Any) -> Any:
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        return value
+
+    assert read(tree(True)) == (Config(), [])
+    if key in foreign.NEEDED:
+        with pytest.raises(ConfigError, match=key):
+            read(tree(False))
+    else:
+        assert [f"{key}: false has no effect" in line for line in read(tree(False))[1]] == [True]
+
+
+def test_null_is_the_default_of_each_of_their_keys() -> None:
+    tree: dict[str, Any] = {}
+    for key in THEIRS:
+        foreign._put(tree, key, None)
+    assert read(tree) == (Config(), [])
+
+
+def test_kubernetes_own_spelling_of_what_theirs_spells_otherwise() -> None:
+    given = {"seccomp_profile": {"type": "RuntimeDefault"}, "app_armor_profile": {"type": "Unconfined"}}
+    want = {"seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Unconfined"}}
+    assert read({"agent": {"security_context": given}})[0].agent.security_context == want
 
 
 @pytest.mark.parametrize("theirs, ours", [("abort", "abort"), ("continue", "wait"), ("override", "override")])

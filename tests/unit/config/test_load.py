@@ -145,6 +145,13 @@ def test_http_filters(keys: Any, spec: Any) -> None:
         ({"agent": {"silence": True}}, ["agent.silence", "a number"]),
         ({"agent": {"silence": 9}}, ["silence", "twice heartbeat"]),
         ({"agent": {"heartbeat": 0}}, ["silence", "twice heartbeat"]),
+        ({"feature": {"fs": {"local": ["a", "("]}}}, ["feature.fs.local[1]: not a regular expression: '('"]),
+        ({"feature": {"fs": {"mapping": {"(": "/a"}}}}, ["feature.fs.mapping: not a regular expression"]),
+        ({"feature": {"env": {"mapping": {"[": "a"}}}}, ["feature.env.mapping: not a regular expression"]),
+        ({"feature": {"network": {"outgoing": {"unix_streams": "*"}}}}, ["outgoing.unix_streams[0]: not a regular expression"]),
+        ({"feature": {"network": {"outgoing": {"filter": {"local": "tcp:/x"}}}}}, ["filter.local[0]: 'tcp:/x' is not [tcp://|"]),
+        ({"feature": {"network": {"outgoing": {"filter": {"remote": "a:70000"}}}}}, ["filter.remote[0]", "no port 70000"]),
+        ({"feature": {"network": {"dns": {"filter": {"local": ["a", "a:b:c"]}}}}}, ["dns.filter.local[1]: 'a:b:c' is not"]),
         ([], ["object"]),
     ],
 )
@@ -168,6 +175,41 @@ def test_a_broken_file_is_named(name: str, text: str) -> None:
     Path(name).write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=name):
         load(name, {}, {})
+
+
+@pytest.mark.parametrize(
+    "name, text, line", [("c.json", '{\n "a": \n}', 3), ("c.toml", "\n\na = ]", 3), ("c.yaml", "a: b\nb: [\nc: }\n", 3)]
+)
+def test_a_broken_file_s_line_is_named(name: str, text: str, line: int) -> None:
+    Path(name).write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(name, {}, {})
+    assert error.value.located()[0].startswith(f"{name}:{line}: ")
+
+
+def test_what_is_wrong_with_a_variable_is_not_the_file_s() -> None:
+    Path("c.yaml").write_text("feature:\n  fs: {mode: write, local: [a]}\n  hostname: 1\n")
+    given = {"SIDESTAGE_FEATURE_FS_MODE": "wriet", "SIDESTAGE_FEATURE_FS_LOCAL": "a;("}
+    with pytest.raises(ConfigError) as error:
+        load("c.yaml", {"agent.ttl": "x"}, given)
+    assert [line.partition(": ")[0] for line in error.value.located()] == [
+        "SIDESTAGE_FEATURE_FS_MODE", "SIDESTAGE_FEATURE_FS_LOCAL", "c.yaml:3", "flags",
+    ]  # fmt: skip
+
+
+def test_what_is_commented_out_is_the_default() -> None:
+    Path("c.yaml").write_text("target:\nfeature:\n  env:\n  #  exclude: A\n  fs:\n  network: {incoming: {mode: null, ports:}}\n")
+    assert load("c.yaml", {"feature.env.include": ["A"]}, {}).feature.env.include == ("A",)
+    assert load("c.yaml", {}, {}) == Config()
+
+
+def test_groups_are_named_as_in_rust_and_javascript_too() -> None:
+    fs = read({"feature": {"fs": {"mapping": {r"^/home/(?<user>\S+)/x": "/data/$user"}, "local": r"\(?<a(?<=a)(?<!b)"}}}).feature.fs
+    assert list(fs.mapping) == [r"^/home/(?P<user>\S+)/x"]
+    assert fs.local == (r"\(?<a(?<=a)(?<!b)",)
+    spec = http_filters.spec(read(http_filter(all_of=[{"path": "(?<a>b)"}, {"body": {**JSON_BODY, "matches": "(?<a>b)"}}])))
+    assert spec is not None
+    assert spec["all_of"] == [{"path": "(?P<a>b)"}, {"body": {**JSON_BODY, "matches": "(?P<a>b)"}}]
 
 
 def test_a_missing_file_is_named() -> None:

@@ -124,6 +124,7 @@ def test_relative_not_found() -> None:
         ("/LOCAL/a", (R, "/app/conf/a")),
         ("/second/b", (R, "/srv/b-$1")),
         ("/here/c", (L, "/tmp/c")),
+        ("/missing/a", (R, "/srv/a")),
         ("/rel/d", (R, "/rel/d")),
         ("local/a", (L, "local/a")),  # relative paths aren't mapped
     ],
@@ -131,6 +132,7 @@ def test_relative_not_found() -> None:
 def test_mapping(path: str, expected: tuple[Decision, str]) -> None:
     mapping = {
         "^/local/(?P<file>.*)$": "/app/conf/${file}", "^/(local|second)/(b)$": "/srv/$2-$$1", "^/here/(.*)$": "/tmp/$1",
+        "^/missing/(a)$": "/srv/$1$2${none}",
     }  # fmt: skip
     assert policy(mapping=mapping).decide(path, False) == expected
 
