@@ -1,4 +1,5 @@
-"""`./run bench --cluster`: the way to a pod in one run: kubectl exec and port-forward, sidestage with one stream and four.
+"""`./run bench --cluster`: how long a session takes to start; then the way to a pod: kubectl exec and port-forward, sidestage with
+one stream and four, in one run.
 
 On the two nodes of `./run cluster`, which is brought up if need be. The delays are added by wire.c, with WINDOW bytes under way a
 connection. All that competes takes turns in every round, as this machine's two processors serve both ends; medians are shown.
@@ -85,6 +86,12 @@ told["busy"] = timed(word, count=10); busy.join()
 if control[0] != "/": echo.kill(); echo.wait()
 print(json.dumps(told))
 """
+HEAD = """
+| way to the pod | round trip | down MiB/s | up MiB/s | 1-byte echo ms | control ms, idle | busy |
+|---|--:|--:|--:|--:|--:|--:|"""
+STARTS = 5  # a round
+IMPORT = "import time; t = time.perf_counter(); import sidestage.cli.main, sidestage.cli.exec; print(time.perf_counter() - t)"
+STEPS = {"target found": "creating the agent", "agent's pod runs": "starting the agent"}  # by the phase that follows
 Figures = dict[str, float]
 
 
@@ -99,9 +106,9 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="sidestage-bench-") as folder, found.namespace(f"bench-{os.getpid()}") as namespace:
             subprocess.run(["gcc", "-O2", "-Wall", "-pthread", "-o", f"{folder}/wire", HERE / "wire.c"], check=True)
-            print("| way to the pod | round trip | down MiB/s | up MiB/s | 1-byte echo ms | control ms, idle | busy |")
-            print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
             with served(found, namespace) as address:
+                start_up(Place(found, namespace, address, found.kubeconfig, 0), given.rounds * STARTS)
+                print(HEAD, flush=True)
                 for delay in given.delays:
                     with wire(found, Path(folder), delay) as kubeconfig:
                         measure(Place(found, namespace, address, kubeconfig, delay), given.rounds)
@@ -193,6 +200,32 @@ class Place:
             raise RuntimeError(done.stderr)
         figures: Figures = json.loads(done.stdout.splitlines()[-1])
         return figures
+
+
+def start_up(place: Place, rounds: int) -> None:
+    """ms from the start of the command; the program is `date`, which prints when it was started, nearly."""
+    figures: dict[str, list[float]] = {}
+    env = {**place.env, "PYTHONPATH": str(HERE.parent / "src")}
+    argv = [*SIDESTAGE, "exec", "-t", "pod/peer", "-n", place.namespace, "-i", IMAGE, "--output", "json", "--", "date", "+%s.%N"]
+    for _ in range(rounds):
+        done = subprocess.run([sys.executable, "-c", IMPORT], env=env, capture_output=True, text=True, check=True)
+        figures.setdefault("imports", []).append(float(done.stdout))
+        begun = time.time()
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+        ended = time.time()
+        told = [json.loads(line) for line in done.stderr.splitlines()]
+        first = float(done.stdout) - begun
+        # These count from when the command has read its configuration.
+        (ready,) = [float(re.findall(r"\((\d+) ms\)", line["text"])[0]) / 1000 for line in told if line["type"] == "ready"]
+        for step, next_one in STEPS.items():
+            (seconds,) = [line["seconds"] for line in told if line["type"] == "phase" and line["text"].startswith(next_one)]
+            figures.setdefault(step, []).append(seconds)
+        figures.setdefault("agent is beside the target, and has said what it sees", []).append(ready)
+        figures.setdefault("**first instruction of the program**", []).append(first)
+        figures.setdefault("all is over", []).append(ended - begun)
+    print("| start, on a warm cluster | ms |\n|---|--:|")
+    for step, some in figures.items():
+        print(f"| {step} | {statistics.median(some) * 1000:.0f} |", flush=True)
 
 
 def measure(place: Place, rounds: int) -> None:

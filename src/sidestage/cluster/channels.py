@@ -7,6 +7,8 @@ wants of a stream, here and in spdy.py.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sidestage.cluster import websocket as ws
@@ -84,6 +86,39 @@ class Command:
 
     def _keep(self, channel: int, part: Buffer) -> None:
         self._texts[channel] = (self._texts.get(channel, b"") + part)[-MAX_TEXT:]
+
+
+EXITED = re.compile(r"^command terminated with exit code (\d+)$", re.MULTILINE)
+
+
+class Piped(Command):
+    """exec by kubectl itself: bytes as they are, and `words`, what it has said so far on standard error, as has the command."""
+
+    def __init__(self, words: Callable[[], str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def feed(self, data: bytes) -> list[Buffer]:
+        return [data]
+
+    def wrap(self, data: Buffer) -> list[Buffer]:
+        return [data]
+
+    def finish(self) -> list[Buffer]:
+        return []  # the relay closes it in a moment, if the session's goodbye was not enough
+
+    @property
+    def stderr(self) -> str:
+        return EXITED.sub("", self._words()).strip()
+
+    def status(self) -> dict[str, Any]:
+        """Its own words, where it couldn't start the command."""
+        said = self.stderr.splitlines()
+        return {"status": "Failure", "message": said[-1]} if said and self.exit_code() is None else {}
+
+    def exit_code(self) -> int | None:
+        found = EXITED.search(self._words())
+        return int(found[1]) if found else None
 
 
 class Exec(Command):

@@ -21,40 +21,33 @@ START_TIMEOUT = 20.0
 GUARD = """\
 folder=$1; shift
 "$@" 2>&1 & kubectl=$!
-cat >/dev/null
+exec >/dev/null # now the end of its words is seen
+cat
 kill $kubectl
 rm -rf "$folder"
 """
 
 
-class Proxy:
-    """Raises ClusterError if kubectl can't log in either; what it asks, it asks on the terminal."""
+class Kubectl:
+    """The program, as this context needs it. Raises ClusterError if it can't log in either; it may ask on the terminal."""
 
     def __init__(self, kubeconfig: str, access: Access) -> None:
         program = shutil.which("kubectl")
         if program is None:
             raise ClusterError("kubectl is not on PATH, and its log-in was to be used", "install kubectl")
-        command = [program, *(["--context", access.context] if access.user_file else [])]  # in a pod there is none
-        command += ["--insecure-skip-tls-verify"] if access.cluster.insecure else []
+        named = access.context and (access.user_file or not access.cluster.server)  # in a pod there is none
+        self.command = [program, *(["--context", access.context] if named else [])]
+        self.command += ["--insecure-skip-tls-verify"] if access.cluster.insecure else []
         # As a variable, since a flag takes no list of files.
-        self._env = {**os.environ, **({"KUBECONFIG": os.path.expanduser(kubeconfig)} if kubeconfig else {})}
-        self._log_in(command)
-        self._folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR"))
-        self.path = os.path.join(self._folder, "kubectl")
-        # By default kubectl proxy refuses exec, since its port is anybody's; this socket is not. Nothing at all is an expression
-        # that matches all paths, in older versions: no path is empty.
-        proxy = [*command, "proxy", f"--unix-socket={self.path}", "--reject-paths=^$"]
-        self._guard = subprocess.Popen(
-            ["sh", "-c", GUARD, "sh", self._folder, *proxy],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._env, start_new_session=True,
-        )  # fmt: skip
-        self._wait()
+        self.env = {**os.environ, **({"KUBECONFIG": os.path.expanduser(kubeconfig)} if kubeconfig else {})}
+        self._log_in()
 
-    def _log_in(self, command: list[str]) -> None:
+    def _log_in(self) -> None:
         try:
             done = subprocess.run(
-                [*command, "get", "--raw", "/version"], stdout=subprocess.DEVNULL,
-                stderr=None if os.isatty(2) else subprocess.PIPE, env=self._env, timeout=LOGIN_TIMEOUT, check=False,
+                [*self.command, "get", "--raw", "/version"], stdin=None if os.isatty(2) else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=None if os.isatty(2) else subprocess.PIPE, env=self.env,
+                timeout=LOGIN_TIMEOUT, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ClusterError(f"kubectl could not log in: {error}", "`kubectl version` must work") from error
@@ -64,6 +57,25 @@ class Proxy:
                 f"kubectl can't log in either: {said[-1] if said else f'exit status {done.returncode}'}",
                 "`kubectl version` must work with the same context",
             )
+
+
+class Proxy:
+    """Raises ClusterError if kubectl can't serve one, or does so where we can't reach it."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        self._folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR"))
+        self.path = os.path.join(self._folder, "kubectl")
+        # By default kubectl proxy refuses exec, since its port is anybody's; this socket is not. Nothing at all is an expression
+        # that matches all paths, in older versions: no path is empty.
+        proxy = [*kubectl.command, "proxy", f"--unix-socket={self.path}", "--reject-paths=^$"]
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "sh", self._folder, *proxy],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=kubectl.env, start_new_session=True,
+        )  # fmt: skip
+        self._wait()
+        if not os.path.exists(self.path):
+            self.close()
+            raise ClusterError("`kubectl proxy` serves on another machine", "use a kubectl of this one")
 
     def _wait(self) -> None:
         """Until it says that it serves."""

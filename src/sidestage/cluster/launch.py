@@ -14,7 +14,7 @@ from typing import Any
 from sidestage.agent import payload
 from sidestage.cluster import job, pods, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
-from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels, Exec
+from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels, Exec, Piped
 from sidestage.cluster.errors import ClusterError
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
 from sidestage.cluster.pods import PodTarget
@@ -28,7 +28,7 @@ NODE_LOOK = 4.0  # seconds after which the node is looked at as well
 REMOVE_SECONDS = 15.0  # for the Job to be deleted, if the API server does not answer
 
 Say = Callable[[str, str], None]  # kind, text
-Stream = Exec | spdy.SpdyExec
+Stream = Exec | spdy.SpdyExec | Piped
 Started = tuple[Upgraded, Stream, list[str]]  # exec has begun, and the payload is to be written; notes on what was chosen
 
 
@@ -225,6 +225,9 @@ def _exec(api: Api, plan: Plan, created: Created, args: dict[str, Any]) -> tuple
     query = [("container", created.container), ("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("tty", "false")]
     query += [("command", word) for word in command]
     path = path_of("api", "v1", "namespaces", created.namespace, "pods", created.pod, "exec")
+    own = api.exec(created.namespace, created.pod, created.container, command)
+    if own:
+        return own
     try:
         upgraded = api.upgrade(path, query, EXEC_PROTOCOLS)
         return upgraded, Exec(upgraded.protocol)

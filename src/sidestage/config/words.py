@@ -25,7 +25,7 @@ KEYS: dict[str, str] = {
     "kubeconfig": "File to use instead of KUBECONFIG and ~/.kube/config.",
     "kube_context": "Context of the kubeconfig; the current one when empty.",
     "accept_invalid_certificates": "Don't verify the API server's certificate; null: as the kubeconfig says.",
-    "use_kubectl": "Reach the agent by `kubectl exec`, for logins that only kubectl can do.",
+    "use_kubectl": "Let kubectl log in, by its proxy or its commands, for logins that only kubectl can do.",
     "key": "Names the session, and is the variable `key` of a configuration that is a template.",
     "skip_processes": "Names of programs that run as if sidestage weren't there, anywhere in the tree of processes.",
     "skip_build_tools": "Compilers, linkers and debuggers are such programs.",

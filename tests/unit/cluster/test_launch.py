@@ -81,6 +81,9 @@ class Api:
         self.query = list(query)
         return self._upgraded()
 
+    def exec(self, *_: Any) -> None:
+        return None
+
     def _upgraded(self) -> Upgraded:
         found = self.upgrades.pop(0)
         if isinstance(found, Exception):
