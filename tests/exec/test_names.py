@@ -138,6 +138,24 @@ class Ask { public static void main(String[] args) throws Exception {
     + java.net.InetAddress.getByName("db.corp.lan").getHostAddress());
 } }
 """
+NETTY = """
+import io.netty.channel.nio.NioEventLoopGroup;
+import io.netty.channel.socket.nio.*;
+import io.netty.resolver.ResolvedAddressTypes;
+import io.netty.resolver.dns.*;
+class AskNetty { public static void main(String[] args) throws Exception {
+  NioEventLoopGroup group = new NioEventLoopGroup(1);
+  DnsNameResolver resolver = new DnsNameResolverBuilder(group.next()).channelType(NioDatagramChannel.class)
+    .socketChannelType(NioSocketChannel.class).resolvedAddressTypes(ResolvedAddressTypes.IPV4_ONLY).build();
+  try {
+    System.out.println(resolver.resolve("db").sync().getNow().getHostAddress() + " "
+      + resolver.resolve("db.corp.lan").sync().getNow().getHostAddress());
+  } finally { System.exit(0); }
+} }
+"""
+NETTY_JARS = ":".join(f"/usr/share/java/{name}.jar" for name in (
+    "netty-common", "netty-buffer", "netty-transport", "netty-resolver", "netty-resolver-dns", "netty-codec", "netty-codec-dns",
+    "netty-handler", "jctools-core"))  # fmt: skip
 C = """
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -156,20 +174,23 @@ int main(void) {
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("programs")
-    for name, text in {"ask.go": GO, "Ask.java": JAVA, "ask.c": C}.items():
+    for name, text in {"ask.go": GO, "Ask.java": JAVA, "AskNetty.java": NETTY, "ask.c": C}.items():
         (folder / name).write_text(text)
     env = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
     subprocess.run([need("go"), "build", "-o", "ask-go", "ask.go"], cwd=folder, env=env, check=True, timeout=300)
     subprocess.run([need("musl-gcc"), "-static", "-o", "ask-musl", "ask.c"], cwd=folder, check=True)
-    subprocess.run([need("javac"), "Ask.java"], cwd=folder, check=True, timeout=120)
+    if not os.path.exists("/usr/share/java/netty-resolver-dns.jar"):
+        pytest.skip("no Netty: apt-get install libnetty-java")
+    subprocess.run([need("javac"), "-cp", NETTY_JARS, "Ask.java", "AskNetty.java"], cwd=folder, check=True, timeout=120)
     return {
         "glibc": [sys.executable, "-c", PYTHON], "node": [need("node"), "-e", NODE], "go": [str(folder / "ask-go")],
-        "java": [need("java"), "-Xint", "-cp", str(folder), "Ask"], "musl": [str(folder / "ask-musl")],
+        "java": [need("java"), "-Xint", "-cp", str(folder), "Ask"],
+        "netty": [need("java"), "-cp", f"{folder}:{NETTY_JARS}", "AskNetty"], "musl": [str(folder / "ask-musl")],
     }  # fmt: skip
 
 
 @pytest.mark.timeout(400)  # the first run compiles
-@pytest.mark.parametrize("runtime", ["glibc", "node", "go", "java", "musl"])
+@pytest.mark.parametrize("runtime", ["glibc", "node", "go", "java", "netty", "musl"])
 @pytest.mark.parametrize("side", SIDES, ids=["local", "remote", "outgoing"])
 def test_every_resolver(place: Place, programs: dict[str, list[str]], runtime: str, side: dict[str, object]) -> None:
     result = place.plugged(programs[runtime], side)
