@@ -60,7 +60,6 @@ class Claim:
         self.real = {(host, port) for host, port in args.get("real", [])} if args.get("network") == _network() else set()
         self.answering = True  # False while the session leaves a connection unanswered
         self.rule: Any = None
-        self.all: List[Any] = []  # of http.router.Rule: the one of a claim without a filter
         self.noted: Set[str] = set()
 
     def clashes(self, other: "Claim") -> bool:
@@ -127,16 +126,12 @@ class Port:
             raise OSError(errno.ENOSPC, "too many sessions on one port")
         self._numbers += 1
         claim.number = self._numbers
-        if claim.filter is not None or claim.tls is not None:
+        if claim.filter is not None:
             from sidestage.http.filters import Filter
             from sidestage.http.orders import Rule
 
-            rule = Rule(claim.number, Filter({"probes": claim.probes} if claim.filter is None else claim.filter), claim.down)
-            if claim.filter is None:
-                claim.all.append(rule)
-            else:
-                claim.rule = rule
-                self.rules.append(rule)
+            claim.rule = Rule(claim.number, Filter(claim.filter), claim.down)
+            self.rules.append(claim.rule)
         self.claims.append(claim)
         try:
             if len(self.claims) == 1:
@@ -152,7 +147,6 @@ class Port:
     def remove(self, claim: Claim) -> None:
         if claim in self.claims:
             self.claims.remove(claim)
-            claim.all.clear()
             if claim.rule is not None:
                 self.rules.remove(claim.rule)
             if not self.claims:
@@ -259,15 +253,13 @@ class Port:
 
     def enter(self, place: Place, client: Client) -> None:
         """Make its passage; `place` knows the other ends."""
-        claim = self.claims[0] if self.claims else None
-        # Of a port that is taken whole too, the probes of the kubelet are the target's; in HTTP/2 only a router sees them.
-        rules = self.rules or (claim.all if claim and client.inside and client.inside["protocol"] == "h2" else None)
-        if rules:
+        if self.rules:
             from sidestage.agent.routed import Routed
             from sidestage.http.router import Router
 
-            Routed(place, client, Router(rules))
-        elif claim:
+            Routed(place, client, Router(self.rules))
+        elif self.claims:
+            claim = self.claims[0]
             Whole(place, client, claim.number, claim.down, not claim.probes)
         else:
             self._pass(place, client)
