@@ -49,48 +49,36 @@ class Outgoing:
         return lambda args, fds, reply: self._links.when_up(lambda: handler(args, fds, reply))
 
     def _connect(self, args: Args, fds: list[int], reply: Reply) -> None:
-        program, listener = (socket.socket(fileno=fd) for fd in fds)
+        program = socket.socket(fileno=fds[0])
         host, port = args["host"], args["port"]
         attempt = Attempt(self._feed, "tcp", host=host, port=port, name=self._names.get(host))
         by_name = port == DNS_PORT and (self.here is not None or self.tells_names)
         link = self._links.carrier()
 
         def connected(channel: int, info: Args) -> None:
-            if args["pending"]:
-                reply(local=info.get("local"))  # first: the program may ask for it as soon as it is connected
-            try:
-                end = _join_pending(program, listener) if args["pending"] else _join(program, listener)
-            except OSError as error:
-                if channel:
-                    link.reset(channel)
-                attempt.result(error.errno or 5)
-                if args["pending"]:
-                    with contextlib.suppress(OSError):
-                        program.shutdown(socket.SHUT_RDWR)
-                else:
+            with program:
+                try:
+                    end = _end(*args["via"])
+                except OSError as error:  # no descriptor is left
+                    if channel:
+                        link.reset(channel)
+                    attempt.result(error.errno or 5)
                     reply(error.errno or 5)
-            else:
-                if by_name:
-                    DnsStream(self._loop, link, channel, end, host, self.here, self._heard, attempt.ended)
-                    attempt.result()
-                    if not args["pending"]:
-                        reply(local=info.get("local"))
                     return
+                reply(local=info.get("local"))  # first: the program may ask for it as soon as it is connected
+                _join(program, end)
+            attempt.result()
+            if by_name:
+                DnsStream(self._loop, link, channel, end, host, self.here, self._heard, attempt.ended)
+            else:
                 attempt.pump = SocketPump(self._loop, link, channel, end, on_end=attempt.ended)
                 attempt.pump.start()
-                attempt.result()
-                if not args["pending"]:
-                    reply(local=info.get("local"))
-            finally:
-                program.close()
-                listener.close()
 
         def refused(errno: int) -> None:
             if self.here and by_name:  # the names that are this machine's can be asked for all the same
                 connected(0, {})
                 return
             program.close()
-            listener.close()
             attempt.result(errno)
             reply(errno)
 
@@ -209,24 +197,21 @@ class Waiting(QuietHandler):
         self._refused(104)  # ECONNRESET
 
 
-def _join(program: socket.socket, listener: socket.socket) -> socket.socket:
-    """Connect the program's blocking socket to our listener; its connect() has not returned yet."""
-    program.connect(listener.getsockname()[:2])
-    listener.setblocking(True)
-    while True:
-        end, peer = listener.accept()
-        if peer[1] == program.getsockname()[1]:
-            return end
-        end.close()  # somebody else on this machine tried the port
-
-
-def _join_pending(program: socket.socket, listener: socket.socket) -> socket.socket:
-    """Complete a connect() that is in SYN_SENT towards `listener`, by simultaneous open (RFC 9293 3.5) from its port."""
-    end = socket.socket(listener.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    end.bind(listener.getsockname()[:2])
-    listener.close()
-    with contextlib.suppress(BlockingIOError):
-        end.connect(program.getsockname()[:2])
+def _end(host: str, port: int) -> socket.socket:
+    """For our end of a connect() that is in SYN_SENT towards host:port."""
+    end = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            end.setsockopt(socket.SOL_SOCKET, option, 1)
+        end.bind((host, port))
+    except OSError:
+        end.close()
+        raise
     return end
+
+
+def _join(program: socket.socket, end: socket.socket) -> None:
+    """Complete it by simultaneous open (RFC 9293 3.5). If the program has given it up, the end finds nobody, and its pump ends."""
+    host, port = program.getsockname()[:2]
+    with contextlib.suppress(OSError):
+        end.connect((host.removeprefix("::ffff:"), port))

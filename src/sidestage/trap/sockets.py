@@ -8,10 +8,13 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sidestage.trap.supervisor import Call, Supervisor
+
+if TYPE_CHECKING:
+    from sidestage.trap.pending import Pending
 
 MAX_REMEMBERED = 65536  # sockets in a table; the oldest is forgotten
 SIGNAL_CHECK = 0.05  # seconds between looks for a signal while a call is held
@@ -45,7 +48,7 @@ class Sockets:
     watched: set[int] = field(default_factory=set)  # ports whose listeners are looked after
     own: dict[tuple[str, int], int] = field(default_factory=dict)  # (kind, port) bound here and for nobody else -> inode
     arriving: dict[int, tuple[Address, Address]] = field(default_factory=dict)  # port of session's end -> client, target
-    joining: dict[int, Call] = field(default_factory=dict)  # a blocking connect() that is held; a restarted one takes its place
+    pending: dict[int, Pending] = field(default_factory=dict)  # connect()s under way
     relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # UDP: remote -> relay
 
     def remember(self, inode: int, peer: Address, name: Address | None = None) -> None:
@@ -209,7 +212,7 @@ def hold(call: Call, sock: socket.socket, attempt: Callable[[], bool]) -> None:
         if not call.valid():
             finish()
             return
-        signalled = _interrupted(call.tid)
+        signalled = interrupted(call.tid)
         if left is not None:
             left -= SIGNAL_CHECK
         if signalled or (left is not None and left <= 0):
@@ -222,7 +225,7 @@ def hold(call: Call, sock: socket.socket, attempt: Callable[[], bool]) -> None:
     sup.later(SIGNAL_CHECK, look)
 
 
-def _interrupted(tid: int) -> int:
+def interrupted(tid: int) -> int:
     """The errno for a held call when a caught, unblocked signal waits for the thread, else 0 (proc_pid_status(5))."""
     fields: dict[bytes, int] = {}
     try:

@@ -1,8 +1,4 @@
-"""connect: the program's own socket is connected over loopback to session, once the target's side is.
-
-A non-blocking socket is put in SYN_SENT towards a listener whose queue is full, which makes the kernel drop SYNs. So it stays
-truly pending until session completes it by simultaneous open or we shut it down; its SO_ERROR is then the target's.
-"""
+"""connect: the program's own socket is connected over loopback to session, once the target's side is (pending.py)."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ import struct
 from typing import Any
 
 from sidestage.trap import relays, sockets
+from sidestage.trap.pending import Pending
 from sidestage.trap.ports import Decision
 from sidestage.trap.sockets import Sockets
 from sidestage.trap.supervisor import Call, Supervisor
 
 MAX_SOCKADDR = 128  # sizeof(struct sockaddr_storage)
-_RST_ON_CLOSE = struct.pack("=ii", 1, 0)  # struct linger
 
 
 def install(sup: Supervisor) -> None:
@@ -65,8 +61,9 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
     bound = table.listeners.get(inode) if kind == "tcp" else None
     if bound and not bound.listening:  # bound to have this port as a client
         del table.listeners[inode]
-    if inode in table.joining:  # a signal has interrupted it, as some containers' runtimes let it
-        table.joining[inode] = call
+    pending = table.pending.get(inode)
+    if pending and not fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK:
+        pending.wait(call)  # restarted after a signal, or asked for once more
         return False
     if not inet or not kind or (kind == "tcp" and (inode in table.peers or inode in table.listeners)):
         call.cont()
@@ -86,53 +83,15 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
     if kind == "udp":
         _udp(table, call, sock, inode, address, remote)
         return True
-    pending = bool(fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK)
-    listener = socket.socket(sock.family, socket.SOCK_STREAM)
-    try:
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # session binds to the same port to complete
-            listener.setsockopt(socket.SOL_SOCKET, option, 1)
-        if sock.family == socket.AF_INET6:
-            v6only = sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-        listener.bind((sockets.loopback(sock), 0))
-        listener.listen(0)
-        if pending:
-            _fill(listener)
-            code = sock.connect_ex(listener.getsockname()[:2])
-            if code != errno.EINPROGRESS:
-                call.fail(code or errno.EIO)
-                return False
-        table.remember(inode, address)
-        if not pending:
-            table.joining[inode] = call
-
-        def done(answer: dict[str, Any], code: int, _fds: list[int]) -> None:
-            if not code and answer.get("local"):
-                host, port = answer["local"]
-                table.remember(inode, address, (host, bound.asked[1] if bound else port))
-            if pending:
-                if code:
-                    sockets.note(table.errors, inode, code)
-                    table.forget(inode)
-                    try:
-                        sock.shutdown(socket.SHUT_RDWR)
-                    except OSError:
-                        pass  # closed by the program, so nobody asks
-            elif code:
-                table.forget(inode)
-                table.joining.pop(inode).fail(code)
-            else:
-                table.joining.pop(inode).ret()
-            sock.close()
-
-        call.sup.broker.request(
-            "connect", {**sockets.args_of(remote), "pending": pending}, done, [sock.fileno(), listener.fileno()]
-        )
-        if pending:
-            call.fail(errno.EINPROGRESS)
-        return True
-    finally:
-        listener.close()
+    blocking = not fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
+    pending = Pending(table, sock, address, bound.asked[1] if bound else None)
+    via = list(pending.hole.address)
+    call.sup.broker.request("connect", {**sockets.args_of(remote), "via": via}, pending.told, [sock.fileno()])
+    if blocking:
+        pending.wait(call)
+    else:
+        call.fail(errno.EINPROGRESS)
+    return True
 
 
 def _to_itself(table: Sockets, call: Call, sock: socket.socket, kind: str, address: sockets.Address) -> bool:
@@ -151,14 +110,6 @@ def _to_itself(table: Sockets, call: Call, sock: socket.socket, kind: str, addre
         table.remember(sockets.inode(sock), address)
     call.fail(code) if code else call.ret()
     return True
-
-
-def _fill(listener: socket.socket) -> None:
-    """Take the one place in the queue: the kernel then drops SYNs (tcp_conn_request in net/ipv4/tcp_input.c). A filter
-    that drops packets (SO_ATTACH_FILTER) would do the same, but not every kernel lets ordinary users attach one."""
-    with socket.socket(listener.family, socket.SOCK_STREAM) as filler:
-        filler.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
-        filler.connect(listener.getsockname()[:2])
 
 
 def _udp(

@@ -126,7 +126,7 @@ static void inherited(void) {
         memcpy(&fd, CMSG_DATA(&control.head), sizeof fd); names("passed", fd); echo("passed", fd); exit(0);
     }
     control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    fd = 50; memcpy(CMSG_DATA(&control.head), &fd, sizeof fd); TRY(sendmsg(pair[0], &message, 0)); wait(NULL);
+    fd = 50; memcpy(CMSG_DATA(&control.head), &fd, sizeof fd); if (sendmsg(pair[0], &message, 0) < 0) exit(1); wait(NULL);
     TRY(syscall(SYS_close_range, 3, ~0U, 0));
     address a; socklen_t size = sizeof a; TRY(getpeername(50, &a.any, &size));
     fd = tcp(AF_INET); printf("descriptor %d\n", fd); TRY(dial(fd, DEPENDENCY, 7000)); echo("after closefrom", fd);
