@@ -69,9 +69,10 @@ def command(python: str, args: Mapping[str, object]) -> list[str]:
     return [python, "-I", "-S", "-u", "-X", "utf8", "-c", _text("stage0"), json.dumps(dict(args))]
 
 
-def guard(python: str, name: str, patience: int) -> list[str]:
-    """The command line of the main process of a container that agents are started in; the first must come within `patience` s."""
-    return [python, "-I", "-S", "-c", _text("guard"), name, str(patience)]
+def guard(python: str, name: str, first: int, another: int = 0) -> list[str]:
+    """The command line of the main process of a container that agents are started in: seconds that it waits for the first of them,
+    and for another after the last has ended."""
+    return [python, "-I", "-S", "-c", _text("guard"), name, str(first), str(another)]
 
 
 def _text(name: str) -> str:

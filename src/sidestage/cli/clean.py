@@ -18,6 +18,7 @@ from sidestage.cli.cluster import api
 from sidestage.cli.errors import UserError
 from sidestage.cli.options import Parser, add_cluster_flags, cluster_keys
 from sidestage.cli.progress import clean
+from sidestage.cluster import lease
 from sidestage.session.follow import sessions
 from sidestage.targets.spec import TargetError
 
@@ -39,7 +40,7 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Raises UserError."""
     given = parser().parse_args(argv)
-    living = sessions()
+    living = [*sessions(), *lease.pools()]
     _local(living, given.dry_run)
     if given.local:
         return 0

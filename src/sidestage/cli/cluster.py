@@ -26,7 +26,7 @@ def api(config: Config) -> Api:
     return found
 
 
-def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: IncomingRules) -> Plan | None:
+def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: IncomingRules, pool: str = "") -> Plan | None:
     """None for a target on this machine; targetless is in a cluster when one is named."""
     named = bool(config.kubeconfig or config.kube_context or spec.namespace)
     if not (spec.in_cluster or (spec.kind == "targetless" and named)):
@@ -34,8 +34,13 @@ def cluster_plan(config: Config, spec: TargetSpec, session: str, incoming: Incom
     return Plan(
         spec, session, config.agent, features(config, incoming), config.kubeconfig, config.kube_context,
         config.accept_invalid_certificates, config.use_kubectl,
-        {"heartbeat": config.agent.heartbeat, "silence": config.agent.silence},
+        {"heartbeat": config.agent.heartbeat, "silence": config.agent.silence}, pool,
     )  # fmt: skip
+
+
+def shares(plan: Plan) -> bool:
+    """Can others use the agent's Job? One in the target's own pod is of that alone, and so is the pod of targetless."""
+    return plan.target.in_cluster and plan.agent.mode == "job"
 
 
 def features(config: Config, incoming: IncomingRules) -> frozenset[str]:

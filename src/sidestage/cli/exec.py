@@ -201,13 +201,16 @@ def _start_session(
     code, debug = 1, options.debug
     try:
         ours.close()
-        plan = cluster_plan(settings, spec, session, incoming)
+        plan = cluster_plan(settings, spec, session, incoming, options.pool)
         kept = plug.start(plan, debug) if plan else None  # first of all: the cluster takes longest
         from sidestage.session.main import SessionOptions, serve
 
         files = settings.feature.fs.mode != "local"
         agent = settings.agent
-        about = {"target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd()}
+        about = {
+            "target": str(spec), "command": command, "key": settings.key, "folder": os.getcwd(),
+            **({"service": options.service} if options.service else {}),
+        }  # fmt: skip
         told = SessionOptions(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,

@@ -23,6 +23,8 @@ class ExecOptions:
     record: str = ""  # file to record to
     secrets: bool = False
     replay: str = ""  # recording that stands for a target
+    service: str = ""  # of `sidestage up`
+    pool: str = ""  # whose agents it shares with the other services (cluster/pool.py)
     debug: bool = False
     container: bool = False  # the command is an engine's, which starts a container
 

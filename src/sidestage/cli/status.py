@@ -11,6 +11,7 @@ from typing import Any
 from sidestage.cli.errors import UserError
 from sidestage.cli.options import Parser
 from sidestage.cli.progress import clean
+from sidestage.cluster import lease
 from sidestage.session.follow import Follower, sessions
 
 
@@ -42,17 +43,33 @@ def main(argv: list[str]) -> int:
         minutes, seconds = divmod(int(time.time() - about["started"]), 60)
         name = about["key"] or about["session"]
         line = f"{name}  {about['target']}  {minutes}:{seconds:02} min  {shlex.join(about['command'])}"
-        print(clean(line))
+        print(clean(line + (f"  (service {about['service']})" if "service" in about else "")))
+    services = {about["session"]: about["service"] for about in found if "service" in about}
+    for job in lent():
+        users = [services[session] for session in job["sessions"] if session in services]
+        if users:
+            print(clean(f"one agent's Job, {job['job']} on {job['node']}, is shared by {', '.join(users)}"))
     return 0
 
 
+def lent() -> list[dict[str, Any]]:
+    """The Jobs that services of each `sidestage up` share."""
+    found: list[dict[str, Any]] = []
+    for each in lease.pools():
+        with contextlib.suppress(OSError):
+            found += lease.jobs(each)
+    return found
+
+
 def living() -> list[dict[str, Any]]:
-    """What each session says of itself."""
+    """What each session says of itself; one that shares an agent's Job with others, which that is."""
     found = []
+    jobs = {session: job["job"] for job in lent() for session in job["sessions"]}
     for session in sessions():
         with contextlib.suppress(OSError):
             follower = Follower(session)
-            found.append(follower.about)
+            job = jobs.get(session)
+            found.append(follower.about | ({"job": job} if job else {}))
             follower.close()
     return sorted(found, key=lambda about: float(about["started"]))
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from sidestage import config
 from sidestage.cli import exec as run
+from sidestage.cli.cluster import cluster_plan, shares
 from sidestage.cli.errors import UserError
+from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.options import ExecOptions, Parser
 from sidestage.cli.progress import clean
+from sidestage.cluster.plan import Plan
 from sidestage.config import ConfigError
 from sidestage.session import MARK
 from sidestage.trap import kernel
@@ -49,12 +57,61 @@ def main(argv: list[str]) -> int:
         raise UserError(str(error), f"correct {path}, or the command line") from error
     if given.watch and not any(service.watch for service in services.values()):
         raise UserError("--watch, but no service says what to watch", 'add e.g. `watch: ["**/*.py"]` to it')
-    parts = [_part(name, service, given.watch, given.key, given.debug) for name, service in services.items()]
+    plans = [plan for service in services.values() if (plan := _plan(service, given.key))]
+    _once(bool(plans))
+    pool, lent = _pool(plans, given.debug)
+    parts = [_part(name, service, given.watch, given.key, pool, given.debug) for name, service in services.items()]
     shown = Shown(list(services))
     for part in parts:
         if part.watch and part.watch.full:
             shown(part.name, "say", f"only the first {MAX_FILES} files are watched".encode())
-    return Runner(parts, shown).run()
+    try:
+        return Runner(parts, shown).run()
+    finally:
+        if lent:
+            lent.close()  # all that it has made goes
+
+
+def _once(cluster: bool) -> None:
+    """What each service would import and make for itself, before they are forked: a third of a second of a processor for each."""
+    import sidestage.cli.policy
+    import sidestage.session.main
+    import sidestage.trap
+    import sidestage.views.env
+
+    if cluster:
+        import sidestage.cluster.keeper  # noqa: F401
+        from sidestage.agent import payload
+
+        payload.preamble()
+
+
+def _pool(plans: Sequence[Plan], debug: bool) -> tuple[str, socket.socket | None]:
+    """The process that keeps the agents' Jobs, where two or more services could share one."""
+    sharing = [plan for plan in plans if shares(plan)]
+    if len(sharing) < 2:
+        return "", None
+    from sidestage.cluster import pool
+
+    name = os.urandom(8).hex()
+    return name, pool.start(name, sharing, debug)
+
+
+def _plan(service: Service, key: str) -> Plan | None:
+    """What the service is going to ask of a cluster; None where it isn't clear, which is its own business to say."""
+    try:
+        with contextlib.chdir(service.dir):
+            settings = config.load(None, _overrides(service, key), say=lambda _: None)
+            if not settings.target.path:
+                return None
+            spec = run.target_of(settings)
+            return cluster_plan(settings, spec, "", incoming_rules(settings, service.command, spec.kind == "targetless"))
+    except (ConfigError, UserError, OSError):
+        return None
+
+
+def _overrides(service: Service, key: str) -> dict[str, Any]:
+    return service.overrides() | ({"key": key} if key else {})
 
 
 class Shown:
@@ -74,14 +131,15 @@ class Shown:
         to.flush()
 
 
-def _part(name: str, service: Service, watch: bool, key: str, debug: bool) -> Part:
+def _part(name: str, service: Service, watch: bool, key: str, pool: str, debug: bool) -> Part:
     looks = Watch(service.dir, service.watch) if watch and service.watch else None
-    return Part(name, _spawn(service, key, debug), service.restart, service.grace, looks)
+    options = ExecOptions(
+        list(service.command), overrides=_overrides(service, key), output="plain", debug=debug, service=name, pool=pool
+    )
+    return Part(name, _spawn(service, options, debug), service.restart, service.grace, looks)
 
 
-def _spawn(service: Service, key: str, debug: bool) -> Spawn:
-    overrides = service.overrides() | ({"key": key} if key else {})
-    options = ExecOptions(list(service.command), overrides=overrides, output="plain", debug=debug)
+def _spawn(service: Service, options: ExecOptions, debug: bool) -> Spawn:
 
     def spawn(out: int, err: int) -> int:
         """`sidestage exec` in a process of its own, which ends when we do: nobody else would end it."""

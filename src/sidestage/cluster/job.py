@@ -18,6 +18,8 @@ from sidestage.config.schema import Agent
 IMAGE = "docker.io/library/python:3.13-slim"
 CONTAINER = "agent"
 PATIENCE = 20  # seconds that the container waits for its agent: whoever made it may have been killed
+ANOTHER = 12  # seconds that a container of several sessions waits for another agent after its last: one may be starting again
+MAX_SHARES = 4  # sessions whose memory is added up in one container; more than that are rarely busy together
 DEADLINE = 24 * 3600  # seconds of the longest life of one agent; the session gets another one then
 GRACE = 10  # seconds for the agent to undo what it did when the pod is deleted
 SESSION = "sidestage.dev/session"  # the label by which all of a session is found
@@ -27,7 +29,8 @@ NO_MESH = {
     "sidecar.istio.io/inject": "false", "kuma.io/sidecar-injection": "disabled", "linkerd.io/inject": "disabled",
     "consul.hashicorp.com/connect-inject": "false",
 }  # fmt: skip
-RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "256Mi"}}
+CPU, CPU_MAX = 10, "2"  # millicores of one session's agent, asked for; cores that a container may use
+MEMORY, MEMORY_MAX = 32, 256  # MiB of one session's agent
 # What each feature needs beside a target of another user and another network namespace (capabilities(7)).
 BESIDE = ("SYS_ADMIN", "SYS_PTRACE")  # setns(2); /proc/PID/root, environ and ns of other users' processes
 NEEDS = {
@@ -59,9 +62,12 @@ def capabilities(agent: Agent, features: Collection[str], beside: bool) -> list[
 
 
 def job(
-    agent: Agent, session: str, number: int, *, namespace: str, node: str, features: Collection[str], target: str
+    agent: Agent, session: str, number: int, *, namespace: str, node: str, features: Collection[str], target: str, shares: int = 0
 ) -> dict[str, Any]:
-    """`node` is the target's; empty for targetless, whose pod is an ordinary one: no host, no rights, its own service account."""
+    """`node` is the target's; empty for targetless, whose pod is an ordinary one: no host, no rights, its own service account.
+
+    `shares` is how many sessions are expected in it; 0: it is one's own, and ends with that one's agents.
+    """
     name = name_of(session, number)
     labels = {**NO_MESH, **agent.labels, **LABELS, SESSION: session}
     annotations = {**NO_MESH, "cluster-autoscaler.kubernetes.io/safe-to-evict": "true", **agent.annotations}
@@ -76,17 +82,17 @@ def job(
             "activeDeadlineSeconds": DEADLINE,
             "template": {
                 "metadata": {"labels": labels, "annotations": {**annotations, **about}},
-                "spec": pod(agent, session, number, node, features),
+                "spec": pod(agent, session, number, node, features, shares),
             },
         },
     }
 
 
-def pod(agent: Agent, session: str, number: int, node: str, features: Collection[str]) -> dict[str, Any]:
+def pod(agent: Agent, session: str, number: int, node: str, features: Collection[str], shares: int = 0) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE,
-        "containers": [container(agent, session, number, features, beside=bool(node))],
+        "containers": [container(agent, session, number, features, beside=bool(node), shares=shares)],
     }
     tolerations = agent.tolerations
     if node:
@@ -108,15 +114,24 @@ def pod(agent: Agent, session: str, number: int, node: str, features: Collection
     return spec
 
 
-def container(agent: Agent, session: str, number: int, features: Collection[str], *, beside: bool) -> dict[str, Any]:
+def container(
+    agent: Agent, session: str, number: int, features: Collection[str], *, beside: bool, shares: int = 0
+) -> dict[str, Any]:
     python = interpreter(agent)
     return {
         "name": CONTAINER,
         "image": agent.image or IMAGE,
         "imagePullPolicy": agent.image_pull_policy,
-        "command": payload.guard(python, guard_name(session, number), PATIENCE),
-        "resources": merged(RESOURCES, agent.resources),
+        "command": payload.guard(python, guard_name(session, number), PATIENCE, ANOTHER if shares else 0),
+        "resources": merged(_resources(max(1, min(shares, MAX_SHARES))), agent.resources),
         "securityContext": merged(_security(agent, features, beside), agent.security_context),
+    }
+
+
+def _resources(sessions: int) -> dict[str, Any]:
+    return {
+        "requests": {"cpu": f"{CPU * sessions}m", "memory": f"{MEMORY * sessions}Mi"},
+        "limits": {"cpu": CPU_MAX, "memory": f"{MEMORY_MAX * sessions}Mi"},
     }
 
 

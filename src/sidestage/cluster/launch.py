@@ -5,6 +5,7 @@ Whatever was created is in `Created`, so that it can be removed whenever that be
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidestage.agent import payload
-from sidestage.cluster import job, pods, spdy, verdict
+from sidestage.cluster import job, lease, pods, spdy, verdict
 from sidestage.cluster.api import Api, ApiError, Upgraded, path_of
 from sidestage.cluster.channels import EXEC_PROTOCOLS, Channels, Exec, Piped
 from sidestage.cluster.errors import ClusterError
@@ -52,6 +53,8 @@ class Created:
     container: str = ""
     chosen: PodTarget | None = None
     host: int = 0  # number of the agent in whose Job this one runs as well
+    guard: str = ""  # of the container's main process; empty in the target's own container
+    lease: socket.socket | None = None  # of a Job that is not ours: it may go when nobody has one
     bulk: bool = True  # may the session ask for bulk connections to it?
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -105,10 +108,35 @@ def beside(api: Api, plan: Plan, created: Created, chosen: PodTarget, say: Say) 
         notes += _add_ephemeral(api, plan, created, chosen)
     else:
         created.namespace = agent.namespace or chosen.namespace
+        if plan.pool:
+            try:
+                lease.take(plan, created, chosen, say)
+            except OSError as error:
+                notes.append(f"no agent is shared with other services ({error.strerror}): this one has its own")
+            else:
+                return notes
         say("phase", f"creating the agent on {chosen.node}")
         _create_job(api, plan, created, chosen.node, f"{chosen.namespace}/{chosen}")
     _wait_running(api, agent, created, say)
     return notes
+
+
+def to_share(api: Api, plan: Plan, created: Created, node: str, targets: str, shares: int, say: Say) -> None:
+    """A Job on a node for agents of several sessions, its container running."""
+    try:
+        created.check()
+        say("phase", f"creating the agent on {node}")
+        _create_job(api, plan, created, node, targets, shares)
+        _wait_running(api, plan.agent, created, say, node)
+    except ApiError as error:
+        raise _explained(api, plan, error, "the agent") from error
+
+
+def still_runs(api: Api, created: Created) -> bool:
+    """Can an agent be started in a container that ran a while ago?"""
+    path = path_of("api", "v1", "namespaces", created.namespace, "pods")
+    found = api.request("GET", path, query={"labelSelector": f"job-name={created.job.rpartition('/')[2]}"})
+    return any(pods.running(pod, created.container) for pod in found.get("items") or ())
 
 
 def run_agent(api: Api, plan: Plan, created: Created) -> tuple[Upgraded, Stream]:
@@ -121,17 +149,19 @@ def run_agent(api: Api, plan: Plan, created: Created) -> tuple[Upgraded, Stream]
     if created.mode == "in-container":
         args["here"] = "container"
     else:
-        args["guard"] = job.guard_name(plan.session, created.host or created.number)
+        args["guard"] = created.guard
         if created.mode == "ephemeral":
             args["here"] = "pod"
     return _exec(api, plan, created, args)
 
 
-def _create_job(api: Api, plan: Plan, created: Created, node: str, target: str) -> None:
+def _create_job(api: Api, plan: Plan, created: Created, node: str, target: str, shares: int = 0) -> None:
     namespace = created.namespace
     wanted = job.job(
-        plan.agent, plan.session, created.number, namespace=namespace, node=node, features=plan.features, target=target
-    )
+        plan.agent, plan.session, created.number,
+        namespace=namespace, node=node, features=plan.features, target=target, shares=shares,
+    )  # fmt: skip
+    created.guard = job.guard_name(plan.session, created.number)
     jobs = path_of("apis", "batch", "v1", "namespaces", namespace, "jobs")
     created.container, created.job = job.CONTAINER, f"{jobs}/{wanted['metadata']['name']}"
     api.request("POST", jobs, body=wanted)
@@ -144,6 +174,7 @@ def _add_ephemeral(api: Api, plan: Plan, created: Created, chosen: PodTarget) ->
     """With rights if the namespace allows them, else as the target's own user; the notes to that."""
     path = path_of("api", "v1", "namespaces", chosen.namespace, "pods", chosen.pod, "ephemeralcontainers")
     created.pod, created.container = chosen.pod, job.name_of(plan.session, created.number)
+    created.guard = job.guard_name(plan.session, created.number)
     own = pods.spec_of(chosen.raw, chosen.container)
     for restricted in (False, True):
         wanted = job.ephemeral(
@@ -163,9 +194,9 @@ def _add_ephemeral(api: Api, plan: Plan, created: Created, chosen: PodTarget) ->
     raise AssertionError("unreachable")
 
 
-def _wait_running(api: Api, agent: Agent, created: Created, say: Say) -> None:
+def _wait_running(api: Api, agent: Agent, created: Created, say: Say, node: str = "") -> None:
     name = created.job.rpartition("/")[2] if created.job else created.pod
-    node = created.chosen.node if created.chosen else ""
+    node = node or (created.chosen.node if created.chosen else "")
     path = path_of("api", "v1", "namespaces", created.namespace, "pods")
     query = {"labelSelector": f"job-name={name}"} if created.job else {"fieldSelector": f"metadata.name={name}"}
     began = time.monotonic()
@@ -256,8 +287,10 @@ def forward(api: Api, path: str, port: int) -> tuple[Upgraded, Channels]:
 
 
 def remove(api: Api, created: Created) -> None:
-    """The Job and its pod, if there is one; what can't be reached goes by itself (guard, TTL)."""
-    if not created.job:
+    """The Job and its pod, if there is one; what can't be reached goes by itself (guard, TTL). One that is lent is given back."""
+    if created.lease:
+        created.lease.close()
+    if not created.job or created.lease:
         return
     ends = time.monotonic() + REMOVE_SECONDS
     pause = 0.2

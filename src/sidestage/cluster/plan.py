@@ -21,3 +21,4 @@ class Plan:
     insecure: bool | None = None  # any certificate of the API server will do; None: as the kubeconfig says
     kubectl: bool = False  # kubectl logs in
     limits: dict[str, float] = field(default_factory=dict)  # heartbeat and silence, for the agent
+    pool: str = ""  # the pool that lends Jobs (pool.py); empty: this session makes its own

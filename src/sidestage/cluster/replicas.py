@@ -99,7 +99,7 @@ class Replicas:
         mate = next((each for each in self._jobs() if each.chosen and each.chosen.node == target.node), None)
         if mate:
             created.mode, created.namespace, created.pod, created.container = "job", mate.namespace, mate.pod, mate.container
-            created.chosen, created.host = target, mate.number
+            created.chosen, created.host, created.guard = target, mate.number, mate.guard
         else:
             self.created.append(created)
             launch.beside(host.api(), host.plan, created, target, lambda *_: None)

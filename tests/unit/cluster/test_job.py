@@ -52,9 +52,17 @@ def test_a_job_ends_and_goes_by_itself() -> None:
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (0, 7)
     assert 0 < spec["activeDeadlineSeconds"] <= 24 * 3600
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    *_, name, patience = container(made())["command"]
+    *_, name, patience, another = container(made())["command"]
     assert name == job.guard_name("abc", 1)
-    assert int(patience) > 0
+    assert (int(patience) > 0, int(another)) == (True, 0)
+
+
+@pytest.mark.parametrize("shares, cpu, memory, limit", [(0, 10, 32, 256), (1, 10, 32, 256), (3, 30, 96, 768), (50, 40, 128, 1024)])
+def test_what_sessions_share_waits_for_the_next_and_has_room_for_all(shares: int, cpu: int, memory: int, limit: int) -> None:
+    item = container(job.job(Agent(), "abc", 2, namespace="shop", node="node1", features=(), target="", shares=shares))
+    assert bool(int(item["command"][-1])) == bool(shares)
+    assert item["resources"]["requests"] == {"cpu": f"{cpu}m", "memory": f"{memory}Mi"}
+    assert item["resources"]["limits"] == {"cpu": "2", "memory": f"{limit}Mi"}
 
 
 def test_beside_a_target_it_is_on_its_node_whatever_the_taints() -> None:
