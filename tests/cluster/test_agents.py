@@ -60,6 +60,37 @@ def test_a_pod_of_an_agent_that_is_deleted_has_another(cluster: Cluster, shop: s
     eventually("the end of the agents", lambda: not agents(cluster, shop))
 
 
+def test_an_agent_as_the_configuration_wants_it(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """What an admission policy may ask for, as it arrives in the pod; and where that runs."""
+    wanted = {
+        "labels": {"team": "shop"}, "annotations": {"example.com/why": "a test"}, "service_account": "runner",
+        "image_pull_secrets": ["registry"], "tolerations": [{"key": "gpu", "operator": "Exists"}], "ttl": 1,
+        "priority_class": "system-node-critical", "resources": {"requests": {"cpu": "20m"}, "limits": {"memory": "200Mi"}},
+        "security_context": {"seccompProfile": {"type": "Unconfined"}}, "disabled_capabilities": ["NET_RAW"],
+    }  # fmt: skip
+    cluster.kubectl("create", "serviceaccount", "-n", shop, "runner")
+    config = tmp_path / "sidestage.json"
+    config.write_text(json.dumps({"agent": wanted}))
+    with session(cluster, tmp_path / "run", shop, "pod/client", WAITER, "-f", str(config)) as one:
+        one.prints("begun")
+        (pod,) = [item for item in agents(cluster, shop) if item["kind"] == "Pod"]
+        spec, (container,) = pod["spec"], pod["spec"]["containers"]
+        assert pod["metadata"]["labels"]["team"] == "shop"
+        assert pod["metadata"]["annotations"]["example.com/why"] == "a test"
+        assert spec["nodeName"] == cluster.get("pod", "client", "-n", shop)["spec"]["nodeName"]
+        assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("runner", False)
+        assert spec["imagePullSecrets"] == [{"name": "registry"}]
+        assert {"key": "gpu", "operator": "Exists"} in spec["tolerations"]
+        assert spec["priorityClassName"] == "system-node-critical"
+        assert (container["resources"]["requests"]["cpu"], container["resources"]["limits"]["memory"]) == ("20m", "200Mi")
+        rights = container["securityContext"]
+        assert rights["seccompProfile"] == {"type": "Unconfined"}
+        assert rights["capabilities"]["drop"] == ["ALL"]
+        assert not {"NET_RAW", "NET_ADMIN"} & set(rights["capabilities"]["add"])
+        one.stop()
+    eventually("the end of the agents", lambda: not agents(cluster, shop))
+
+
 def test_the_keeper_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
     """Nobody is left who would remove anything; the program is ended with a word."""
     with session(cluster, tmp_path, shop, "pod/client", WAITER) as one:

@@ -98,7 +98,7 @@ def pod(agent: Agent, session: str, number: int, node: str, features: Collection
     if node:
         # Not by the scheduler: it must be there, on a cordoned node too.
         spec |= {"nodeName": node, "hostPID": True, "enableServiceLinks": False}
-        spec["automountServiceAccountToken"] = bool(agent.service_account)
+        spec["automountServiceAccountToken"] = False  # whose account it is matters to admission only
         if tolerations is None:
             tolerations = ({"operator": "Exists"},)
     elif agent.node_selector:

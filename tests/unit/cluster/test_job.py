@@ -95,7 +95,7 @@ def test_what_the_configuration_says() -> None:
     spec, own = template["spec"], container(item)
     assert (own["image"], own["imagePullPolicy"]) == ("registry.example/python", "Always")
     assert spec["imagePullSecrets"] == [{"name": "one"}]
-    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("agent", True)
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("agent", False)
     assert (spec["priorityClassName"], spec["tolerations"]) == ("high", [{"key": "gpu"}])
     assert template["metadata"]["labels"]["team"] == "a"
     assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
