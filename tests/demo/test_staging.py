@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -62,4 +63,5 @@ def test_the_whole_story() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "database     42 orders, asked from 10.77.0.10" in done.stdout
     assert "from 10.77.0.50:" in done.stdout
+    assert re.search(r"filtered +\d+ requests, 0 errors, .* of alice's answered by version 2.0", done.stdout), done.stdout
     assert "Left behind: nothing" in done.stdout

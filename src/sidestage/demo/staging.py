@@ -30,6 +30,7 @@ HOSTNAME = "orders-7f9c"
 DATABASE_NAME = "db.staging.internal"
 CONFIG = "/srv/orders/config.json"
 RATE = 50  # requests a second
+ALICE = 5  # each so many-th is alice's, who may be answered by a version 2.0
 ENVIRONMENT = {"DATABASE_HOST": DATABASE_NAME, "DATABASE_PORT": str(DATABASE_PORT), "GREETING": "hello from staging"}
 
 
@@ -91,7 +92,7 @@ def resolve(query: bytes) -> bytes:
 def clients() -> None:
     """Steady traffic, each request on a new connection; a line of statistics since the last one for each line read."""
     times: list[float] = []
-    due, errors, number = time.monotonic(), 0, 0
+    due, errors, number, new = time.monotonic(), 0, 0, 0
     while True:
         readable, _, _ = select.select([0], [], [], max(0.0, due - time.monotonic()))
         if readable:
@@ -99,16 +100,21 @@ def clients() -> None:
                 return
             times.sort()
             at = [times[int(len(times) * q)] * 1000 for q in (0.5, 0.99)] if times else [0.0, 0.0]
-            print(json.dumps({"requests": len(times), "errors": errors, "p50_ms": at[0], "p99_ms": at[1]}), flush=True)
-            times, errors, due = [], 0, time.monotonic()
+            said = {"requests": len(times), "errors": errors, "new": new, "p50_ms": at[0], "p99_ms": at[1]}
+            print(json.dumps(said), flush=True)
+            times, errors, new, due = [], 0, 0, time.monotonic()
             continue
         due += 1 / RATE
         number += 1
         started = time.monotonic()
         try:
             connection = http.client.HTTPConnection(SERVICE, PORT, timeout=5)
-            connection.request("GET", f"/orders/{number}")
-            if not connection.getresponse().read().startswith(b"staging version 1.0"):
+            alice = number % ALICE == 0
+            connection.request("GET", f"/orders/{number}", headers={"X-User": "alice"} if alice else {})
+            answer = connection.getresponse().read()
+            if alice and answer.startswith(b"LOCAL version 2.0"):
+                new += 1
+            elif not answer.startswith(b"staging version 1.0"):
                 errors += 1
             connection.close()
         except OSError:

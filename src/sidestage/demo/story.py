@@ -1,10 +1,12 @@
-"""The demo as it is told: staging alone, a local version plugged in, a static program, what the clients saw, what is left."""
+"""The demo as it is told: staging alone, a local version plugged in, the same for one user's requests, a static program, what the
+clients saw, what is left."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from sidestage.demo import staging
 HERE = Path(__file__).parent
 MARK = "DEMO_OF_SIDESTAGE"  # in the environment of all that the demo starts: so what is left can be found
 BEFORE = 2.0  # seconds of traffic that is measured before anything is plugged in
+STEAL = ("--steal", "--http-header-filter", "^x-user: alice$")
 SETTLE = 3.0  # seconds in which everything must have ended
 
 
@@ -66,26 +69,33 @@ def main(argv: Sequence[str]) -> int:
         there.mark()
         time.sleep(BEFORE)
         before = there.mark()
+        service = [sys.executable, str(HERE / "local_service.py")]
         print("Version 2.0 of the service, on this machine, plugged into it:")
-        plugged = run(there.target, [sys.executable, str(HERE / "local_service.py")], env)
+        plugged = run(there.target, service, env)
         during = there.mark()
+        print(f"\nOnce more, with {shlex.join(STEAL)}:\nit answers what alice asks, and staging all others:")
+        stolen = run(there.target, [*service, "alice"], env, *STEAL)
+        shared = there.mark()
         print("\nA static C program, plugged in the same way:")
         static = static_program(there.target, env)
     print("\nWhat staging's clients saw:")
-    for when, seen in (("before", before), ("during", during)):
+    parts = {"before": before, "mirrored": during, "filtered": shared}
+    for when, seen in parts.items():
+        new = f", {seen['new']} of alice's answered by version 2.0" if seen["new"] else ""
         print(f"    {when:12} {seen['requests']} requests, {seen['errors']} errors, "
-              f"p50 {seen['p50_ms']:.2f} ms, p99 {seen['p99_ms']:.2f} ms")  # fmt: skip
+              f"p50 {seen['p50_ms']:.2f} ms, p99 {seen['p99_ms']:.2f} ms{new}")  # fmt: skip
     left = remains(token)
     same = Path("/proc/self/mountinfo").read_text() == mounts
     print(f"\nLeft behind: {'nothing' if not left and same else f'processes {left}' if left else 'a mount'}")
-    good = plugged == 0 and static and not before["errors"] + during["errors"] and not left and same
+    unharmed = not any(seen["errors"] for seen in parts.values()) and not during["new"] and shared["new"] > 0
+    good = plugged == stolen == 0 and static and unharmed and not left and same
     print("The demo worked." if good else "The demo FAILED.")
     return 0 if good else 1
 
 
-def run(target: str, command: list[str], env: dict[str, str]) -> int:
+def run(target: str, command: list[str], env: dict[str, str], *flags: str) -> int:
     sys.stdout.flush()
-    exec_command = [sys.executable, "-m", "sidestage", "exec", "-t", target, "--", *command]
+    exec_command = [sys.executable, "-m", "sidestage", "exec", "-t", target, *flags, "--", *command]
     return subprocess.run(exec_command, env=env, check=False, stdin=subprocess.DEVNULL).returncode
 
 
