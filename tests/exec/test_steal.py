@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -223,3 +224,44 @@ def test_in_the_target_s_own_network_there_is_no_loop(staging: Target) -> None:
         process.terminate()
         process.wait(10)
         wait_for("the end of the rules", lambda: "sidestage" not in staging.rules())
+
+
+# Answers on four ports with the port that it asked for.
+PORTS = """
+import http.server, socketserver, threading
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"local %d" % self.server.asked)
+    def log_message(self, *a): pass
+class S(socketserver.ThreadingTCPServer): allow_reuse_address = True
+for host, port in (("0.0.0.0", 3000), ("0.0.0.0", 7000), ("127.0.0.1", 8081), ("0.0.0.0", 8082)):
+    s = S((host, port), H); s.asked = port
+    threading.Thread(target=s.serve_forever).start()
+"""
+
+
+def test_which_ports_are_stolen(staging: Target, tmp_path: Path) -> None:
+    """`port_mapping`, `listen_ports`, `ports`, `ignore_ports` and `ignore_localhost`, together as far as they go."""
+    config = tmp_path / "ports.json"
+
+    def ask(port: int) -> str:
+        return staging.native(["curl", "-sS", "-m", "5", "--interface", CLIENT, f"http://{SERVICE}:{port}/"]).out
+
+    def here(port: int) -> str:
+        return subprocess.run(["curl", "-sS", "-m", "5", f"http://127.0.0.1:{port}/"], capture_output=True, text=True).stdout
+
+    incoming: dict[str, object] = {"port_mapping": [[3000, 8080]], "listen_ports": [[3000, 23117]], "ignore_localhost": True}
+    config.write_text(json.dumps({"feature": {"network": {"incoming": {**incoming, "mode": "steal", "ignore_ports": [7000]}}}}))
+    with stealing(staging, PORTS, "-f", str(config), port=8082):
+        wait_for("the mapped port", lambda: ask(8080) == "local 3000")
+        assert here(23117) == "local 3000"
+        assert ask(8082) == "local 8082"
+        assert ask(8081) == "", "what is bound to localhost has been stolen"
+        with staging.connect((DEPENDENCY, 7000)) as ignored:
+            ignored.sendall(b"echo")
+            assert ignored.recv(99) == b"echo"
+        assert "tcp dport 7000" not in staging.rules() and "tcp dport 8081" not in staging.rules()
+    config.write_text(json.dumps({"feature": {"network": {"incoming": {**incoming, "mode": "steal", "ports": [8080]}}}}))
+    with stealing(staging, PORTS, "-f", str(config)):
+        wait_for("the one port", lambda: ask(8080) == "local 3000")
+        assert ask(8082) == ""
+        assert "tcp dport 8082" not in staging.rules()
