@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -63,17 +65,45 @@ def test_nothing_stays_of_a_killed_agent(staging: Target, program: tuple[str, in
         assert echo.recv(4) == b"echo"
 
 
-def test_what_two_deaths_left_is_removed_by_the_next(staging: Target, program: tuple[str, int]) -> None:
-    with laptop(staging, program, "b" * 16, redirect="nft") as there:
+def guards(agent: int) -> list[int]:
+    """Processes that the agent has started."""
+    return [int(pid) for task in Path(f"/proc/{agent}/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+@pytest.mark.parametrize("way", ["nft", "iptables"])
+def test_what_two_deaths_left_is_removed_by_the_next(staging: Target, program: tuple[str, int], way: str) -> None:
+    with laptop(staging, program, "b" * 16, redirect=way) as there:
         assert there.steal(8080)[0] == 0
-        found = staging.native(["sh", "-c", f"cat /proc/{there.agent.process.pid}/task/*/children"]).out.split()
-        for pid in (*map(int, found), there.agent.process.pid):
-            staging.native(["kill", "-9", str(pid)])
+        agent = there.agent.process.pid
+        os.kill(agent, signal.SIGSTOP)  # or it had another one by then
+        for pid in (*guards(agent), agent):
+            os.kill(pid, signal.SIGKILL)
         there.agent.process.wait()
         assert "sidestage-8080-bbbbbbbb" in rules(staging)
-    with laptop(staging, program, "c" * 16) as there:
+    with laptop(staging, program, "c" * 16, redirect=way) as there:
         assert there.steal(8080)[0] == 0
         assert "sidestage-8080-bbbbbbbb" not in rules(staging)
+        with Canary(staging, keep=False) as client:
+            wait_for("the program's answers", lambda: client.local > 5)
+        assert not client.lost
+
+
+@pytest.mark.parametrize("way", ["nft", "iptables"])
+def test_a_guard_that_is_killed_is_replaced(staging: Target, program: tuple[str, int], way: str) -> None:
+    with laptop(staging, program, redirect=way) as there:
+        assert there.steal(8080)[0] == 0
+        agent = there.agent.process.pid
+        for _ in range(3):
+            (guard,) = guards(agent)
+            os.kill(guard, signal.SIGKILL)
+            wait_for("another guard", lambda guard=guard: guards(agent) not in ([], [guard]))
+        with Canary(staging, keep=False) as client:
+            wait_for("the program's answers", lambda: client.local > 5)
+            os.kill(agent, signal.SIGKILL)
+            there.agent.process.wait()
+            wait_for("the end of the rules", lambda: "sidestage" not in rules(staging))
+            seen = client.staging
+            wait_for("the target's answers", lambda: client.staging > seen + 5)
 
 
 def test_who_speaks_to_the_listener_itself_is_reset(staging: Target, program: tuple[str, int]) -> None:

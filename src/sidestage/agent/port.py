@@ -107,7 +107,7 @@ class Port:
         self.listener: int = self._listeners[0].getsockname()[1]
         self._lowest = max(listener.fileno() for listener in self._listeners) + 1  # of clients
         try:
-            self._redirect, self.warning = redirect.make(link, port, self.listener, session, ways)
+            self._redirect, self.warning = redirect.make(loop, link, port, self.listener, session, ways)
         except OSError:
             for listener in self._listeners:
                 listener.close()
