@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.testkit import build
 from tests.testkit.target import ROOT, Target, run, same
 
 DATAGRAMS = """
@@ -52,6 +53,60 @@ def test_every_size_and_family(staging: Target) -> None:
 
 def test_bound_ports_and_mapped_addresses(staging: Target) -> None:
     same(staging, [sys.executable, "-c", TCP_BOUND])
+
+
+REFUSED = """
+import asyncio, errno, select, socket, sys, threading
+def tried(what, *args):
+    try: return what(*args)
+    except OSError as error: return errno.errorcode.get(error.errno, type(error).__name__)
+def made(family=socket.AF_INET):
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(15); return s
+for family, host in (socket.AF_INET, "10.77.0.20"), (socket.AF_INET6, "fd77::20"), (socket.AF_INET6, "::ffff:10.77.0.20"):
+    for port in 9, 53:
+        s = made(family); s.connect((host, port)); poll = select.poll(); poll.register(s, select.POLLIN)
+        print(host, port, s.send(b"query"), poll.poll(15000)[0][1] & select.POLLERR, tried(s.recv, 99), end=" ")
+        print(s.send(b"again"), tried(s.recv, 99), s.send(b"more"), poll.poll(15000)[0][1] & select.POLLERR, end=" ")
+        print(tried(s.send, b"x"), end=" ")
+        print(s.send(b"y"), tried(s.recvfrom, 99), s.getpeername()[:2])
+s = made(); s.connect(("10.77.0.20", 9)); s.connect(("10.77.0.20", 7000)); s.send(b"elsewhere"); print(s.recv(99))
+s = made(); s.bind(("", 45460)); s.connect(("10.77.0.20", 9)); s.send(b"bound"); print(tried(s.recv, 99), s.getsockname()[1])
+s = made(); s.settimeout(1); s.sendto(b"unconnected", ("10.77.0.20", 9)); print(tried(s.recvfrom, 99))
+s.settimeout(15); print(s.sendto(b"x", ("10.77.0.20", 7000)), s.recvfrom(9))
+def waits():
+    s = made(); s.connect(("10.77.0.20", 9)); s.send(b"x"); print(tried(s.recv, 99))
+thread = threading.Thread(target=waits); thread.start(); thread.join()
+class Protocol(asyncio.DatagramProtocol):
+    def error_received(self, error): print("asyncio", error); done.set()
+async def asked():
+    global done
+    done = asyncio.Event()
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Protocol, remote_addr=("10.77.0.20", 9))
+    transport.sendto(b"x"); await asyncio.wait_for(done.wait(), 15); transport.close()
+asyncio.run(asked())
+"""
+REFUSED_NODE = """
+const resolver = new (require("dns").Resolver)({ timeout: 20000, tries: 1 });
+resolver.setServers(["10.77.0.20"]);
+resolver.resolve4("db.staging.internal", error => console.log(error.code));
+"""
+
+
+def test_a_port_where_nobody_listens(staging: Target) -> None:
+    """ICMP in the target is an error of the program's socket, at the very call at which it is there."""
+    same(staging, [sys.executable, "-c", REFUSED])
+
+
+def test_dig_at_a_port_where_nobody_listens(staging: Target) -> None:
+    argv = [build.need("dig"), "+time=20", "+tries=1", "@10.77.0.20", "db.staging.internal"]
+    native, plugged = staging.native(argv), staging.plugged(argv, 18)
+    said = "connection refused"
+    assert said in native.out
+    assert (plugged.code, said in plugged.out) == (native.code, True), plugged.out
+
+
+def test_c_ares_at_a_port_where_nobody_listens(staging: Target) -> None:
+    same(staging, [build.need("node"), "-e", REFUSED_NODE], timeout=18)
 
 
 PING = """

@@ -43,6 +43,8 @@ class Outgoing:
         broker.on("connect", self._when_up(self._connect))
         broker.on("udp", self._when_up(self._udp))
         broker.on("unix", self._when_up(self._unix))
+        broker.on("refuse", self._refuse)
+        self._refused: dict[int, UdpRelay] = {}  # relays whose program is to be told; trap is looking for its socket
 
     def _when_up(self, handler: Handler) -> Handler:
         """Between two agents the program's call waits for the second."""
@@ -89,7 +91,19 @@ class Outgoing:
         if port != DNS_PORT:
             Attempt(self._feed, "udp", host=host, port=port, name=self._names.get(host)).result()
         heard = self._heard if port == DNS_PORT else lambda _: None
-        UdpRelay(self._loop, self._links, socket.socket(fileno=fds[0]), (host, port), reply, heard, self.here, self._answered)
+        end = socket.socket(fileno=fds[0])
+        UdpRelay(self._loop, self._links, end, (host, port), reply, heard, self.here, self._answered, self._find)
+
+    def _find(self, relay: UdpRelay) -> None:
+        self._refused[relay.port] = relay
+        self._broker.event("refused", port=relay.port)
+
+    def _refuse(self, args: Args, fds: list[int], _reply: Reply) -> None:
+        relay = self._refused.pop(args["port"], None)
+        for fd in fds:
+            with socket.socket(fileno=fd) as program:
+                if relay:
+                    relay.refuse(program)
 
     def _heard(self, data: Buffer) -> None:
         """An answer for the program, which need not wait until we have read it, unless the decisions of trap depend on it."""

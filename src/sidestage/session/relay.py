@@ -2,12 +2,16 @@
 
 It talks to the first socket that talks to it, and lives as long as that one: nobody says when a datagram socket is closed, so now
 and then its address is tried: as long as it can't be bound, somebody has it.
+
+When the target refuses a datagram by ICMP, the program's socket is told by this kernel: for a moment the relay is deaf to it, and a
+datagram is sent in its name, which nobody takes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -25,6 +29,7 @@ from sidestage.views.names import DNS_PORT, server_failure
 CHECK = 10.0  # seconds between two looks whether the program's socket is still there
 UNUSED = 30  # checks until a relay that nobody spoke to is closed
 MAX_DATAGRAM = 65535
+_TO_NOBODY = os.urandom(16)  # should it arrive after all, it is known by this
 
 
 class UdpRelay:
@@ -33,7 +38,7 @@ class UdpRelay:
 
     def __init__(
         self, loop: Loop, links: Links, sock: socket.socket, remote: tuple[str, int], reply: Reply,
-        heard: Callable[[Buffer], None], here: Here | None, answered: Answered,
+        heard: Callable[[Buffer], None], here: Here | None, answered: Answered, refused: Callable[[UdpRelay], None],
     ) -> None:  # fmt: skip
         self._loop, self._sock, self._reply, self._heard = loop, sock, reply, heard
         self._link = links.carrier()
@@ -41,6 +46,8 @@ class UdpRelay:
         self._dns = remote[1] == DNS_PORT
         self._here = here if self._dns else None
         self._answered, self._questions = answered, Questions()
+        self._tell_refused, self._accepted = refused, False
+        self.port: int = sock.getsockname()[1]
         self._peer: tuple[str, int] | None = None
         self._checks = 0
         self._failed = False
@@ -61,7 +68,7 @@ class UdpRelay:
             except OSError:  # an ICMP error for what we sent: the program has closed its socket
                 continue
             self._peer = self._peer or peer
-            if peer == self._peer:
+            if peer == self._peer and data != _TO_NOBODY:
                 self._send(data)
 
     def _send(self, data: bytes) -> None:
@@ -90,7 +97,7 @@ class UdpRelay:
                 self._queries.append(data)
 
     def on_accepted(self, info: dict[str, Any]) -> None:
-        self._queries = []
+        self._queries, self._accepted = [], True
         self._reply(local=info.get("local"))
 
     def on_data(self, data: Buffer) -> None:
@@ -111,13 +118,26 @@ class UdpRelay:
                 self._sock.sendto(data, self._peer)
 
     def on_refused(self, code: int, text: str) -> None:
-        if self._dns:
+        if self._accepted:
+            self._tell_refused(self)
+        elif self._dns:
             self._failed = True  # late queries are still to come through this socket: they are answered the same way
             for query in self._queries:
                 self._answer(server_failure(query))
         else:
             self._reply(code)
             self._close()
+
+    def refuse(self, program: socket.socket) -> None:
+        """`program` is the socket that talks to us: its next call fails, or the one that waits."""
+        if self._sock.fileno() < 0 or not self._peer:
+            return
+        host, port = self._sock.getsockname()[:2]
+        mapped = "::ffff:" if program.family == socket.AF_INET6 and "." in host else ""
+        self._sock.connect((host, port))
+        with contextlib.suppress(OSError):  # it has an error to be told of already
+            program.sendto(_TO_NOBODY, socket.MSG_DONTWAIT, (mapped + host, port))
+        self._sock.connect(self._peer)
 
     def on_reset(self) -> None:
         self._close()

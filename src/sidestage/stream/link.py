@@ -36,6 +36,7 @@ from sidestage.stream.loop import Loop
 READ = 256 << 10  # bytes a read, when no long frame is under way
 ROUND = 256 << 10  # bytes of data handed to the kernel before control may overtake again
 IOV = 512  # buffers a writev, below IOV_MAX
+REFUSED = "datagram.refused"  # an event that is about one channel
 HEARTBEAT, SILENCE = 5.0, 20.0  # seconds
 
 Args = Dict[str, Any]
@@ -43,7 +44,8 @@ Done = Callable[[Args, Any, int], None]
 
 
 class ChannelHandler(Protocol):
-    """`on_data`'s buffer is a view when it is long; `on_credit` says that more can be sent than before."""
+    """`on_data`'s buffer is a view when it is long; `on_credit` says that more can be sent than before; `on_refused` of an accepted
+    channel that a datagram was refused (ICMP)."""
 
     def on_accepted(self, info: Args) -> None: ...
     def on_refused(self, errno: int, text: str) -> None: ...
@@ -113,7 +115,7 @@ class Link:
             CallFailed: lambda e: self._calls.pop(e.call)({"text": e.text}, b"", e.errno),
             Opened: lambda e: self._on_open(e.channel, e.kind, e.args),
             Accepted: self._accepted, Refused: self._refused, Data: self._data, Eof: self._eof, Reset: self._reset,
-            Credit: lambda e: self._credit(e.channel), Noticed: lambda e: self._on_event(e.name, e.args), Pong: self._pong,
+            Credit: lambda e: self._credit(e.channel), Noticed: self._noticed, Pong: self._pong,
             Bye: lambda e: self.close("the peer said goodbye"),
         }  # fmt: skip
         for fd in {rfd, wfd}:
@@ -199,6 +201,9 @@ class Link:
         self.mux.reset(channel)
         self.flush()
 
+    def datagram_refused(self, channel: int, errno: int) -> None:
+        self.event(REFUSED, {"channel": channel, "errno": errno})
+
     def consumed(self, channel: int, n: int) -> None:
         self.mux.consumed(channel, n)
         self.flush()
@@ -230,6 +235,14 @@ class Link:
         handler = self._handlers.pop(event.channel, None)
         if handler is not None:
             handler.on_refused(event.errno, event.text)
+
+    def _noticed(self, event: Noticed) -> None:
+        if event.name != REFUSED:
+            self._on_event(event.name, event.args)
+            return
+        handler, errno = self._handlers.get(event.args.get("channel", 0)), event.args.get("errno")
+        if handler is not None and isinstance(errno, int):
+            handler.on_refused(errno, "a datagram")
 
     def _data(self, event: Data) -> None:
         handler = self._handlers.get(event.channel)

@@ -20,6 +20,7 @@ from sidestage.stream.link import Link
 from sidestage.stream.loop import Loop
 
 READ = 256 << 10  # bytes a read
+REFUSALS = 0.01  # seconds in which no more than two are told: who sends much to nobody hears of it often enough
 _RST = struct.pack("ii", 1, 0)
 
 
@@ -209,6 +210,7 @@ class DatagramPump:
         self._lossy = sock.type == socket.SOCK_DGRAM
         self._out: Deque[Any] = deque()
         self._events = 0
+        self._refused = 0  # in the last REFUSALS
         self._eof_in = self._ended = False
 
     def start(self) -> None:
@@ -243,8 +245,9 @@ class DatagramPump:
             except BlockingIOError:
                 return
             except OSError as error:
-                # An ICMP refusal is one lost datagram to a sender that isn't told; a record stream is broken by it.
+                # An ICMP refusal is about one datagram; a record stream is broken by it.
                 if self._lossy and error.errno == errno.ECONNREFUSED:
+                    self._tell_refused()
                     continue
                 self._fail()
                 return
@@ -256,6 +259,18 @@ class DatagramPump:
                 self._close()
             elif len(data) <= room:
                 self._link.send(self._channel, data, record=True)
+
+    def _tell_refused(self) -> None:
+        """At once, and then once more for all that come within REFUSALS."""
+        self._refused += 1
+        if self._refused == 1:
+            self._link.datagram_refused(self._channel, errno.ECONNREFUSED)
+            self._loop.later(REFUSALS, self._tell_others)
+
+    def _tell_others(self) -> None:
+        more, self._refused = self._refused > 1, 0
+        if more and not self._ended:
+            self._tell_refused()
 
     def _write(self) -> None:
         while self._out:
@@ -273,7 +288,11 @@ class DatagramPump:
     def on_data(self, data: Buffer) -> None:
         if self._lossy:
             try:
-                self._sock.send(data)
+                try:
+                    self._sock.send(data)
+                except ConnectionRefusedError:  # the one before was; this one hasn't been sent yet
+                    self._tell_refused()
+                    self._sock.send(data)
             except OSError:
                 pass  # lost, as on any network
             self._link.consumed(self._channel, len(data))

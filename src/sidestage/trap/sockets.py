@@ -50,6 +50,7 @@ class Sockets:
     arriving: dict[int, tuple[Address, Address]] = field(default_factory=dict)  # port of session's end -> client, target
     pending: dict[int, Pending] = field(default_factory=dict)  # connect()s under way
     relays: dict[int, dict[Address, Address]] = field(default_factory=dict)  # UDP: remote -> relay
+    holders: dict[int, tuple[int, int]] = field(default_factory=dict)  # UDP: who made the relay, a thread and its descriptor
 
     def remember(self, inode: int, peer: Address, name: Address | None = None) -> None:
         note(self.peers, inode, peer)
@@ -59,7 +60,7 @@ class Sockets:
 
     def forget(self, inode: int) -> None:
         """It is not connected any more."""
-        for table in (self.peers, self.names, self.relays):
+        for table in (self.peers, self.names, self.relays, self.holders):
             table.pop(inode, None)
 
     def own_listener(self, port: int) -> Listener | None:

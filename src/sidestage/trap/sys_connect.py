@@ -123,6 +123,7 @@ def _udp(
             else:
                 table.remember(inode, address, _own_name(sock, local))
                 sockets.note(table.relays, inode, {address: (relays.LOOPBACK, port)})  # c-ares compares what recvfrom says
+                sockets.note(table.holders, inode, (call.tid, call.args[0]))
                 call.ret()
 
     relays.make(call.sup, remote, sock, made)

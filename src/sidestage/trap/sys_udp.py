@@ -6,6 +6,7 @@ its calls comes; those that have nothing to do with an address of the target are
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -31,6 +32,7 @@ def install(sup: Supervisor) -> None:
     sup.on("recvfrom", lambda call: _recvfrom(table, call))
     sup.on("recvmsg", lambda call: _recvmsg(table, call))
     sup.on("recvmmsg", lambda call: _recvmmsg(table, call))
+    sup.on_event("refused", lambda event: _refused(table, sup, event["port"]))
 
 
 def _sendto(table: Sockets, call: Call) -> None:
@@ -80,6 +82,7 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
     inode = sockets.inode(sock)
     if inode not in table.relays:
         sockets.note(table.relays, inode, {})
+        sockets.note(table.holders, inode, (call.tid, call.args[0]))
     known = table.relays[inode]
 
     def send(relay: sockets.Address) -> None:
@@ -108,6 +111,21 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
         send(known[address])
     else:
         relays.make(call.sup, remote, sock, made)
+
+
+def _refused(table: Sockets, sup: Supervisor, port: int) -> None:
+    """The target refused a datagram that went to the relay `port`: session needs the program's socket to tell it so."""
+    fds: list[int] = []
+    for inode, known in table.relays.items():
+        if any(relay[1] == port for relay in known.values()) and inode in table.holders:
+            with contextlib.suppress(OSError):
+                fds.append(sup.duplicate(*table.holders[inode]))
+                if os.fstat(fds[-1]).st_ino != inode:  # the number is another file's by now
+                    os.close(fds.pop())
+            break
+    sup.broker.tell("refuse", {"port": port}, fds)
+    for fd in fds:
+        os.close(fd)
 
 
 def _recvfrom(table: Sockets, call: Call) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -58,7 +60,7 @@ class Place:
         self.program = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.program.settimeout(10)
         self.program.connect(self.address)
-        self.port, self.answered = port, Answered(lambda: 0.0)
+        self.port, self.answered, self.refused = port, Answered(lambda: 0.0), list[UdpRelay]()
 
     def start(self) -> UdpRelay:
         def reply(errno: int = 0, **result: Any) -> None:
@@ -66,7 +68,10 @@ class Place:
 
         remote = ("10.1.2.3", self.port)
         links: Any = self.link
-        return UdpRelay(self.loop, links, self.end, remote, reply, lambda data: self.heard.append(bytes(data)), None, self.answered)
+        def heard(data: Any) -> None:
+            self.heard.append(bytes(data))
+
+        return UdpRelay(self.loop, links, self.end, remote, reply, heard, None, self.answered, self.refused.append)
 
     def until(self, holds: Callable[[], object]) -> None:
         def look() -> None:
@@ -197,3 +202,21 @@ def _readable(sock: socket.socket) -> bool:
         return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except BlockingIOError:
         return False
+
+
+def test_a_refused_datagram_is_an_error_of_the_programs_socket(plug: Plug) -> None:
+    """By this kernel's own ICMP; and the relay hears the program again afterwards, and nothing of what was sent in its name."""
+    place = plug(7)
+    made = place.start()
+    made.on_accepted({"local": ["10.1.2.9", 5]})
+    for text in b"one", b"two":
+        place.program.send(text)
+        place.until(functools.partial(place.link.said.__contains__, ("send", 9, text)))
+        made.on_refused(errno.ECONNREFUSED, "")
+        assert place.refused.pop() is made
+        made.refuse(place.program)
+        with pytest.raises(ConnectionRefusedError):
+            place.program.recv(9)
+    assert [said for said in place.link.said if said[0] == "send"] == [("send", 9, b"one"), ("send", 9, b"two")]
+    made.on_data(memoryview(b"late"))
+    assert place.program.recv(9) == b"late"
