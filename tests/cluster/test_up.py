@@ -46,7 +46,6 @@ class Stream(socketserver.BaseRequestHandler):
         while data := self.request.recv(65536): self.request.sendall(data)
 socketserver.ThreadingTCPServer(("", 7000), Stream).serve_forever()
 """
-SECONDS = 5  # from Ctrl-C to nothing
 
 
 def pod(name: str, node: str) -> dict[str, Any]:
@@ -139,11 +138,23 @@ def test_one_job_a_node_with_the_rights_of_its_services(cluster: Cluster, shop: 
         assert rights(found["node1"]) == ["DAC_READ_SEARCH", "NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"], "b needs one more"
         assert rights(found["node2"]) == ["DAC_READ_SEARCH", "SYS_ADMIN", "SYS_PTRACE"], "and far does not"
         said = once(["status"]).out
-        assert f"{shop}/{found['node1']['metadata']['name']} on node1, is shared by a, b" in said, said
+        assert f"one Job for the agents of a, b: {shop}/{found['node1']['metadata']['name']} on node1" in said, said
         assert f"nothing is left in namespace {shop}" in once(["clean", "-n", shop]).out, "it is in use"
-        start = time.monotonic()
         assert run.end() == 130
-        eventually("the end of the agents", lambda: nothing(cluster, shop), SECONDS - (time.monotonic() - start))
+    eventually("the end of the agents", lambda: nothing(cluster, shop), 10)
+
+
+def test_flags_are_for_all_services(cluster: Cluster, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative kubeconfig is one of where `up` was called, wherever a service runs."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "config").write_text(cluster.kubeconfig.read_text())
+    monkeypatch.delitem(ENV, "KUBECONFIG")
+    services = {name: {"target": f"pod/{name}", "command": ["sh", "-c", "uname -n"], "dir": "app"} for name in "ab"}
+    (tmp_path / "sidestage-up.yaml").write_text(yaml.safe_dump({"services": services}))
+    with verb(["up", "-n", shop, "-i", IMAGE, "--kubeconfig", "config"], cwd=tmp_path) as run:
+        assert run.process.wait(60) == 0, run.err
+        assert sorted(run.out) == ["a | a\n", "b | b\n"]
+    eventually("the end of the agents", lambda: nothing(cluster, shop), 10)
 
 
 def test_a_change_starts_one_again_and_the_others_notice_nothing(cluster: Cluster, shop: str, tmp_path: Path) -> None:
@@ -240,7 +251,7 @@ def test_killed_nothing_is_left(cluster: Cluster, shop: str, tmp_path: Path, no_
                 for pid in everything:
                     os.kill(pid, number)
         assert run.end(signal.SIGKILL) == -signal.SIGKILL
-        eventually("the end of the agents", lambda: nothing(cluster, shop))
+        eventually("the end of the agents", lambda: nothing(cluster, shop), 45)
 
 
 def test_ctrl_c_while_it_starts(cluster: Cluster, shop: str, tmp_path: Path) -> None:

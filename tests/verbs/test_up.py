@@ -84,7 +84,7 @@ def test_the_first_that_fails_ends_all(staging: Target, tmp_path: Path, nothing_
     }  # fmt: skip
     with verb(["up", "-f", str(write(tmp_path, staging, services))]) as run:
         assert run.process.wait(60) == 7
-        run.wait("bad  | sidestage: ended with 7")
+        run.wait("bad  | sidestage: ended with 7, which ends the others")
 
 
 def test_only_those_that_are_named(staging: Target, tmp_path: Path, nothing_left: str) -> None:
@@ -129,8 +129,24 @@ def test_what_does_not_end_is_killed(staging: Target, tmp_path: Path, nothing_le
         run.wait("did not end within 1 s: killed")
 
 
+def test_a_second_ctrl_c_does_not_wait(staging: Target, tmp_path: Path, nothing_left: str) -> None:
+    services: dict[str, dict[str, object]] = {
+        "app": {"command": python(STUBBORN), "grace": 600}, "other": {"command": python(SLEEPS)},
+    }  # fmt: skip
+    with verb(["up", "-f", str(write(tmp_path, staging, services))]) as run:
+        run.wait("app   | up")
+        run.wait("other | up")
+        run.process.send_signal(signal.SIGINT)
+        wait_for("the end of the other", lambda: not any(b"time.sleep(60)" in cmdline(pid) for pid in marked(nothing_left)))
+        assert run.process.poll() is None
+        assert run.end() == 130
+
+
 def test_its_own_death_ends_all(staging: Target, tmp_path: Path, nothing_left: str) -> None:
-    services: dict[str, dict[str, object]] = {"app": {"command": python(SLEEPS)}, "other": {"command": python(SLEEPS)}}
+    """Also of those that don't end when they are asked to."""
+    services: dict[str, dict[str, object]] = {
+        "app": {"command": python(SLEEPS)}, "other": {"command": python(STUBBORN), "grace": 60},
+    }  # fmt: skip
     with verb(["up", "-f", str(write(tmp_path, staging, services))]) as run:
         run.wait("app   | up")
         run.wait("other | up")

@@ -79,14 +79,15 @@ def exec_parser(verb: str = "exec") -> argparse.ArgumentParser:
     return parser
 
 
-def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
-    """Which configuration, cluster and namespace; the same for every verb that has them."""
+def add_cluster_flags(parser: argparse.ArgumentParser, *, file: bool = True) -> None:
+    """Which cluster and namespace, and which configuration unless that is `file` False; the same for every verb that has them."""
     add = parser.add_argument
     add("-n", "--namespace", "--target-namespace", metavar="NS", help="the target's namespace (default: the context's)")
     add("--context", metavar="NAME", help="context of the kubeconfig")
     add("--kubeconfig", metavar="FILE", help="instead of KUBECONFIG and ~/.kube/config")
     add("-c", "--accept-invalid-certificates", action="store_true", help="do not verify the API server's certificate")
-    add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
+    if file:
+        add("-f", "--config-file", metavar="FILE", help="configuration (default: .sidestage/sidestage.{json,toml,yaml})")
 
 
 def cluster_keys(given: argparse.Namespace) -> dict[str, Any]:

@@ -43,12 +43,13 @@ def main(argv: list[str]) -> int:
         minutes, seconds = divmod(int(time.time() - about["started"]), 60)
         name = about["key"] or about["session"]
         line = f"{name}  {about['target']}  {minutes}:{seconds:02} min  {shlex.join(about['command'])}"
-        print(clean(line + (f"  (service {about['service']})" if "service" in about else "")))
+        line += f"  (service {about['service']})" if "service" in about else ""
+        print(clean(line.replace("\n", " ")))
     services = {about["session"]: about["service"] for about in found if "service" in about}
     for job in lent():
-        users = [services[session] for session in job["sessions"] if session in services]
+        users = sorted(services[session] for session in job["sessions"] if session in services)
         if users:
-            print(clean(f"one agent's Job, {job['job']} on {job['node']}, is shared by {', '.join(users)}"))
+            print(clean(f"one Job for the agents of {', '.join(users)}: {job['job']} on {job['node']}"))
     return 0
 
 

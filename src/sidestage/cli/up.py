@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sidestage.cli import exec as run
 from sidestage.cli.cluster import cluster_plan, shares
 from sidestage.cli.errors import UserError
 from sidestage.cli.incoming import incoming_rules
-from sidestage.cli.options import ExecOptions, Parser
+from sidestage.cli.options import ExecOptions, Parser, add_agent_flags, add_cluster_flags, agent_keys, cluster_keys
 from sidestage.cli.progress import clean
 from sidestage.cluster.plan import Plan
 from sidestage.config import ConfigError
@@ -36,7 +36,9 @@ def parser() -> Parser:
     add("services", nargs="*", metavar="SERVICE", help="only these")
     add("-f", "--file", default=file.NAME, help=f"default: {file.NAME}")
     add("--watch", action="store_true", help="start a service again when files change that its `watch` names")
-    add("-k", "--key", default="", metavar="KEY", help="names the sessions")
+    add_cluster_flags(made, file=False)
+    add("-k", "--key", metavar="KEY", help="names the sessions")
+    add_agent_flags(made)
     add("--debug", action="store_true", help="tracebacks of our own errors")
     return made
 
@@ -57,10 +59,15 @@ def main(argv: list[str]) -> int:
         raise UserError(str(error), f"correct {path}, or the command line") from error
     if given.watch and not any(service.watch for service in services.values()):
         raise UserError("--watch, but no service says what to watch", 'add e.g. `watch: ["**/*.py"]` to it')
-    plans = [plan for service in services.values() if (plan := _plan(service, given.key))]
+    if given.kubeconfig:
+        given.kubeconfig = _absolute(given.kubeconfig)
+    if "KUBECONFIG" in os.environ:
+        os.environ["KUBECONFIG"] = _absolute(os.environ["KUBECONFIG"])
+    keys = cluster_keys(given) | agent_keys(given) | ({"key": given.key} if given.key else {})
+    plans = [plan for service in services.values() if (plan := _plan(service, keys))]
     _once(bool(plans))
     pool, lent = _pool(plans, given.debug)
-    parts = [_part(name, service, given.watch, given.key, pool, given.debug) for name, service in services.items()]
+    parts = [_part(name, service, given.watch, keys, pool, given.debug) for name, service in services.items()]
     shown = Shown(list(services))
     for part in parts:
         if part.watch and part.watch.full:
@@ -70,6 +77,11 @@ def main(argv: list[str]) -> int:
     finally:
         if lent:
             lent.close()  # all that it has made goes
+
+
+def _absolute(paths: str) -> str:
+    """Services run in folders of their own."""
+    return os.pathsep.join(os.path.abspath(os.path.expanduser(each)) for each in paths.split(os.pathsep) if each)
 
 
 def _once(cluster: bool) -> None:
@@ -97,21 +109,17 @@ def _pool(plans: Sequence[Plan], debug: bool) -> tuple[str, socket.socket | None
     return name, pool.start(name, sharing, debug)
 
 
-def _plan(service: Service, key: str) -> Plan | None:
+def _plan(service: Service, keys: Mapping[str, Any]) -> Plan | None:
     """What the service is going to ask of a cluster; None where it isn't clear, which is its own business to say."""
     try:
         with contextlib.chdir(service.dir):
-            settings = config.load(None, _overrides(service, key), say=lambda _: None)
+            settings = config.load(None, {**service.overrides(), **keys}, say=lambda _: None)
             if not settings.target.path:
                 return None
             spec = run.target_of(settings)
             return cluster_plan(settings, spec, "", incoming_rules(settings, service.command, spec.kind == "targetless"))
     except (ConfigError, UserError, OSError):
         return None
-
-
-def _overrides(service: Service, key: str) -> dict[str, Any]:
-    return service.overrides() | ({"key": key} if key else {})
 
 
 class Shown:
@@ -131,11 +139,11 @@ class Shown:
         to.flush()
 
 
-def _part(name: str, service: Service, watch: bool, key: str, pool: str, debug: bool) -> Part:
+def _part(name: str, service: Service, watch: bool, keys: Mapping[str, Any], pool: str, debug: bool) -> Part:
+    """`keys` of the command line come before what the file says."""
     looks = Watch(service.dir, service.watch) if watch and service.watch else None
-    options = ExecOptions(
-        list(service.command), overrides=_overrides(service, key), output="plain", debug=debug, service=name, pool=pool
-    )
+    overrides = {**service.overrides(), **keys}
+    options = ExecOptions(list(service.command), overrides=overrides, output="plain", debug=debug, service=name, pool=pool)
     return Part(name, _spawn(service, options, debug), service.restart, service.grace, looks)
 
 

@@ -74,11 +74,12 @@ def load(path: Path) -> dict[str, Service]:
     try:
         text = path.read_text(encoding="utf-8")
         tree = yaml.safe_load(text)
+        twice = _twice(yaml.compose(text, Loader=yaml.SafeLoader), "")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"can't be read: {getattr(error, 'strerror', None) or error}"]) from error
     except yaml.YAMLError as error:
         raise ConfigError(str(path), [" ".join(str(error).split())]) from error
-    problems: list[str] = []
+    problems: list[str] = list(twice)
     found = parse(tree, path.parent, problems)
     if problems:
         lines = positions.lines(".yaml", text)
@@ -125,6 +126,20 @@ def choose(services: Mapping[str, Service], wanted: list[str]) -> dict[str, Serv
     if unknown:
         raise ConfigError("up", [f"no service {name!r}{_near(name, tuple(services))}" for name in unknown])
     return {name: services[name] for name in wanted or services}
+
+
+def _twice(node: Any, path: str) -> Iterator[str]:
+    """Keys that stand twice in one place: YAML's readers take the last, and the first is lost without a word."""
+    if node is None or node.id not in ("mapping", "sequence"):
+        return
+    seen = set()
+    for number, item in enumerate(node.value):
+        key, value = item if node.id == "mapping" else (None, item)
+        below = f"{path}[{number}]" if key is None else f"{path}.{key.value}".removeprefix(".")
+        if key is not None and key.value in seen and key.value != "<<":
+            yield f"{below}: stands there twice"
+        seen.add(key.value if key is not None else number)
+        yield from _twice(value, below)
 
 
 def _service(where: str, tree: dict[str, Any], problems: list[str]) -> dict[str, Any]:

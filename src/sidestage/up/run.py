@@ -1,7 +1,7 @@
 """Runs services side by side: starts, prefixes what they print, starts again, and ends all. One loop; pure of what a service is.
 
 A service ends by SIGTERM, and by SIGKILL when its grace is over. One that fails ends all, unless it is to be started again or, with
---watch, waits for a change.
+--watch, waits for a change. Should we be killed, warden.py does what is left to do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 
 from sidestage.session import interrupts
 from sidestage.stream.loop import Loop, Timer
+from sidestage.up.warden import Warden
 from sidestage.up.watch import Watch
 
 READ = 64 << 10
@@ -53,6 +54,7 @@ class Runner:
         self._parts, self._show = parts, show
         self._loop = Loop()
         self._ending = False
+        self._warden = Warden()
         self.status = 0
 
     def run(self) -> int:
@@ -63,6 +65,7 @@ class Runner:
                 if part.watch:
                     self._look(part, part.watch)
             self._loop.run()
+        self._warden.close()
         return self.status
 
     def _say(self, part: Part, text: str) -> None:
@@ -78,6 +81,7 @@ class Runner:
         os.close(theirs_err)
         part.started = time.monotonic()
         part.pidfd = os.pidfd_open(part.pid)
+        self._warden.add(part.pidfd)
         for fd, stream in ((out, "out"), (err, "err")):
             os.set_blocking(fd, False)
             part.pipes[fd] = stream
@@ -135,7 +139,8 @@ class Runner:
             self._say(part, f"ended with {code}, waits for a change")
         else:
             part.done = True
-            self._say(part, f"ended with {code}")
+            ends_others = code and any(each is not part and not each.done for each in self._parts)
+            self._say(part, f"ended with {code}" + (", which ends the others (`restart` says otherwise)" if ends_others else ""))
             if code:
                 self.status = code
                 self._end()

@@ -82,3 +82,12 @@ def test_mistakes(tmp_path: Path, text: str, said: list[str]) -> None:
     for each in said:
         assert each in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+def test_what_stands_twice_is_said(tmp_path: Path) -> None:
+    text = "services:\n  a: {command: x, env: {A: b, A: c}}\n  b: {command: y}\n  a: {command: z}\n"
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    said = str(caught.value)
+    assert "sidestage-up.yaml:4: services.a: stands there twice" in said
+    assert "services.a.env.A: stands there twice" in said
