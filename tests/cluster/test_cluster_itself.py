@@ -85,6 +85,7 @@ def start_pods(machine: Machine) -> None:
     machine.script("inside", "kubectl", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
 
 
+@pytest.mark.timeout(420, func_only=True)  # two clusters come up, one after the other
 def test_nothing_is_left_after_down_nor_after_any_part_was_killed(machine: Machine) -> None:
     before = machine.snapshot()
     assert {line.split()[0] for line in before} >= {"process", "mount", "link", "route", "forwarding", "file"}
