@@ -101,7 +101,8 @@ def _cluster(settings: config.Config, everywhere: bool, all_of_them: bool, dry: 
     if not count:
         print(f"nothing is left in {where}")
     if others:
-        print(f"{others} agents in {where} are of others, or of sessions that run: --all removes them too")
+        agents = "agent" if others == 1 else "agents"
+        print(f"{others} {agents} of others or of sessions that run in {where}: --all removes those too")
     return 1 if failed else 0
 
 

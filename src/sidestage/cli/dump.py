@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     made = bare.settings(given, progress, {})
     spec = bare.target(made, "dump", targetless=False)
     fd = _create(given.write) if given.write else -1
-    command = ["dump", *(f"-p {port}" for port in ports), *([f"-w {given.write}"] if given.write else [])]
+    command = ["dump", "-p", ",".join(map(str, ports)), *(["-w", given.write] if given.write else [])]
     try:
         with bare.plugged(made, spec, progress, command, ["mirror"], given.debug) as session:
             from sidestage.cli.dump_sinks import Har, Lines, Packets

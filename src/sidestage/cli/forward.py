@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> int:
     mode = "steal" if given.steal else "mirror"
     listeners = _listen(forwards)
     try:
-        command = ["port-forward", *(f"-L {text}" for text in given.forward), *(f"-R {text}" for text in given.reverse)]
+        flags = [("-L", text) for text in given.forward] + [("-R", text) for text in given.reverse]
+        command = ["port-forward", *itertools.chain.from_iterable(flags)]
         with bare.plugged(made, spec, progress, command, [mode] if reverses else [], given.debug) as session:
             _forward(session, listeners)
             if reverses:

@@ -14,6 +14,8 @@ from sidestage.cli.progress import clean
 from sidestage.cluster import lease
 from sidestage.session.follow import Follower, sessions
 
+MAX_SHOWN = 100  # characters of a command
+
 
 def main(argv: list[str]) -> int:
     """Raises UserError."""
@@ -42,9 +44,8 @@ def main(argv: list[str]) -> int:
     for about in found:
         minutes, seconds = divmod(int(time.time() - about["started"]), 60)
         name = about["key"] or about["session"]
-        line = f"{name}  {about['target']}  {minutes}:{seconds:02} min  {shlex.join(about['command'])}"
-        line += f"  (service {about['service']})" if "service" in about else ""
-        print(clean(line.replace("\n", " ")))
+        line = f"{name}  {about['target']}  {minutes}:{seconds:02} min  {shown(about['command'])}"
+        print(clean(line + (f"  (service {about['service']})" if "service" in about else "")))
     services = {about["session"]: about["service"] for about in found if "service" in about}
     for job in lent():
         users = sorted(services[session] for session in job["sessions"] if session in services)
@@ -60,6 +61,12 @@ def lent() -> list[dict[str, Any]]:
         with contextlib.suppress(OSError):
             found += lease.jobs(each)
     return found
+
+
+def shown(command: list[str]) -> str:
+    """On one line, and not the whole of a long one: a word may be a program of many lines."""
+    text = " ".join(shlex.join(command).split())
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def living() -> list[dict[str, Any]]:

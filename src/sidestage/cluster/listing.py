@@ -11,6 +11,7 @@ from typing import Any
 
 from sidestage.cluster import pods
 from sidestage.cluster.api import Api, ApiError
+from sidestage.cluster.job import SESSION
 from sidestage.cluster.kinds import KINDS
 from sidestage.cluster.targets import pages
 
@@ -45,8 +46,10 @@ def listing(api: Api, kinds: Sequence[str], namespace: str) -> Iterator[Entry | 
 
 
 def entries(kind: str, item: dict[str, Any]) -> Iterator[Entry]:
-    """One for the object, and one for each of its containers if it has several of its own."""
+    """One for the object, and one for each of its containers if it has several of its own; none for our agents."""
     meta = item["metadata"]
+    if SESSION in (meta.get("labels") or {}):
+        return
     if kind == "pod" and item.get("status", {}).get("phase") in ("Succeeded", "Failed"):
         return
     path, ready = f"{kind}/{meta['name']}", available(kind, item)

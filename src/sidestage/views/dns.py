@@ -18,11 +18,17 @@ from sidestage.views.names import end_of_question, question
 A, AAAA = 1, 28
 HERE_TTL = 0  # of what this machine's hosts file says: it may be edited at any time (hosts(5))
 _FILTER = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\](?:/\d+)?|[^:\s\[\]]*)(?::(?P<port>\d+|\*))?\Z")
+_BARE = re.compile(r"(?:(?:tcp|udp)://)?[0-9a-fA-F]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*(?:/\d+)?\Z")
 _REVERSE = {".in-addr.arpa": 4, ".ip6.arpa": 32}  # labels of a whole address (RFC 1035 3.5, RFC 3596 2.5)
 
 
 class NameFilterError(ValueError):
     """A filter that can't be read; the text says why."""
+
+
+def brackets(text: str) -> str:
+    """What helps whoever wrote an IPv6 address as it is: nobody could tell where its port begins."""
+    return "; IPv6 is written in brackets, as [fd00::1]:80 or [fd00::]/8" if _BARE.match(text) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class NameFilter:
     def parse(cls, text: str) -> NameFilter:
         found = _FILTER.match(text.strip())
         if not found or not text.strip():
-            raise NameFilterError(f"{text!r} is not [name][:port]")
+            raise NameFilterError(f"{text!r} is not [name][:port]" + brackets(text))
         host, port = found["host"].replace("[", "").replace("]", ""), found["port"] or "*"
         if port != "*" and int(port) > 65535:
             raise NameFilterError(f"{text!r}: there is no port {port}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from sidestage.views.dns import NameFilterError, ascii_name
+from sidestage.views.dns import NameFilterError, ascii_name, brackets
 from sidestage.views.names import DNS_PORT, Names
 
 _FILTER = re.compile(
@@ -36,7 +36,7 @@ class AddressFilter:
     def parse(cls, text: str) -> AddressFilter:
         found = _FILTER.match(text.strip())
         if not found or not text.strip():
-            raise FilterError(f"{text!r} is not [tcp://|udp://][name|ip|cidr][:port]")
+            raise FilterError(f"{text!r} is not [tcp://|udp://][name|ip|cidr][:port]" + brackets(text))
         host = found["host"].replace("[", "").replace("]", "")
         port = int(found["port"] or 0)
         if port > 65535:

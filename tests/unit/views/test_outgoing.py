@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidestage.views.dns import NameFilter
 from sidestage.views.names import Names
 from sidestage.views.outgoing import AddressFilter, FilterError, OutgoingPolicy, OutgoingRules
 
@@ -82,6 +83,14 @@ def test_filters_on_both_sides(text: str, host: str, port: int, kind: str, want:
 def test_bad_filters_are_refused(text: str) -> None:
     with pytest.raises(FilterError):
         AddressFilter.parse(text)
+
+
+@pytest.mark.parametrize("text, hint", [("::1", True), ("tcp://fd00::1:80", True), ("fd00::/8", True), ("x:y:z", False)])
+def test_an_address_without_its_brackets_is_understood_and_refused(text: str, hint: bool) -> None:
+    for kind in (AddressFilter, NameFilter):
+        with pytest.raises(FilterError) as error:
+            kind.parse(text)
+        assert ("in brackets" in str(error.value)) is hint
 
 
 def test_unix_streams() -> None:
