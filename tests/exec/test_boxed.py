@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from tests.exec.test_steal import HTTP
 from tests.testkit import build
 from tests.testkit.box import RUNTIMES, Boxed, boxed, image
 from tests.testkit.mirror import mirrored
-from tests.testkit.target import CLIENT, DEPENDENCY, ROOT, SERVICE, Target, wait_for
+from tests.testkit.target import CLIENT, DEPENDENCY, ROOT, SERVICE, Target, run, wait_for
 
 ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
 PYTHON = os.path.realpath(sys.executable)
@@ -32,6 +34,16 @@ print(json.dumps([
     open("/etc/hosts").read().split()[-1], socket.gethostname(), tcp.recv(100).decode(), peer,
     udp.recvfrom(100)[0].decode(),
 ]))
+"""
+
+
+ASYNC_AND_UNIX = f"""
+import asyncio, socket
+async def main():
+    r, w = await asyncio.open_connection("{DEPENDENCY}", 7000)
+    w.write(b"nonblocking"); w.write_eof(); print((await r.read()).decode(), flush=True)
+asyncio.run(main())
+s = socket.socket(socket.AF_UNIX); s.connect("/srv/echo.sock"); s.sendall(b"by a path"); s.shutdown(1); print(s.recv(99).decode())
 """
 
 
@@ -116,6 +128,66 @@ def test_a_signal_is_the_programs(box: Boxed) -> None:
 def test_the_programs_own_child_ends_with_the_container(box: Boxed) -> None:
     done = box.plugged(["/bin/sh", "-c", "sleep 1000 & exec cat /srv/config.txt"], 60)
     assert (done.code, done.out) == (0, "remote data\n"), done.err
+
+
+def test_a_network_of_its_own(box: Boxed, tmp_path: Path) -> None:
+    """With nothing in it but a loopback; all connections are made there, and end up in the target's network."""
+    alone = dataclasses.replace(box, options=("--network=none",))
+    done = alone.plugged([PYTHON, "-c", EVERYTHING], 60)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)[-3:] == ["over tcp", DEPENDENCY, "echo over udp"]
+    settings = tmp_path / "unix.json"
+    settings.write_text(json.dumps({"feature": {"network": {"outgoing": {"unix_streams": ["^/srv/echo"]}}}}))
+    done = alone.plugged([PYTHON, "-c", ASYNC_AND_UNIX], 60, ["-f", str(settings)])
+    assert (done.code, done.out) == (0, "nonblocking\nby a path\n"), done.err
+    server = build.go("server.go", cgo=False)
+    mirrored(alone, ["/bin/sh", "-c", f"trap 'exit 0' TERM; {server} tcp4 :8080 & wait"], tmp_path / "out")
+    with running(alone, [PYTHON, "-c", TERMINABLE + HTTP], ["--steal"]):
+        wait_for("the steal", lambda: box.client(f"http://{SERVICE}:8080/x").out.startswith("local"))
+        assert box.client(f"http://{SERVICE}:8080/y").out == f"local /y ::ffff:{CLIENT} ::ffff:{CLIENT}\n"
+
+
+def test_podman_exec_comes_into_it_plugged_too(box: Boxed) -> None:
+    """Each such process has a filter of its own, whose listener is handed over anew."""
+    name = f"sidestage-test-{os.urandom(4).hex()}"
+    named = dataclasses.replace(box, options=("--name", name))
+    with running(named, [PYTHON, "-c", TERMINABLE + "print('up', flush=True)\nwhile True: signal.pause()"]) as process:
+        assert line(process) == "up"
+        for _ in range(2):
+            done = run([*box.before, *box.podman, "exec", name, "/bin/cat", "/srv/config.txt"], 60, ENV)
+            assert (done.code, done.out) == (0, "remote data\n"), done.err
+        long = subprocess.Popen([*box.before, *box.podman, "exec", name, PYTHON, "-c", "import time; time.sleep(1000)"], env=ENV)
+        wait_for("its start", lambda: any(b"podman" not in _words(pid) for pid in _with(b"import time; time.sleep(1000)")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert long.wait(30) != 0
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_control_c(box: Boxed, terminal: bool) -> None:
+    """It is the program's, as in any container: by podman's proxy of signals, or by the container's own terminal."""
+    code = "import sys, time\ntry: print('it runs', flush=True); time.sleep(1000)\n"
+    code += "except KeyboardInterrupt: print('interrupted'); sys.exit(5)"
+    tty = dataclasses.replace(box, options=("-it",) if terminal else ())
+    pid, master = pty.fork()
+    if not pid:
+        os.execvpe(tty.command(["x"])[0], tty.command([PYTHON, "-c", code]), ENV)
+    shown = b""
+    try:
+        while b"it runs" not in shown:
+            shown += os.read(master, 1000)
+        os.write(master, b"\3")
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while data := os.read(master, 1000):
+                shown += data
+        _, how = os.waitpid(pid, 0)
+    except BaseException:
+        os.kill(pid, signal.SIGTERM)
+        raise
+    finally:
+        os.close(master)
+    assert os.waitstatus_to_exitcode(how) == 5, shown
+    assert b"interrupted" in shown
 
 
 @pytest.mark.parametrize("victim", ["trap", "session"])

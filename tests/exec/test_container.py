@@ -9,10 +9,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.testkit.target import ROOT, SIDESTAGE, run
+from tests.testkit.box import RUNTIMES, boxed
+from tests.testkit.target import ROOT, SIDESTAGE, Target, run
 
 # What lets podman run as root inside a machine that is itself confined: no cgroup manager, no higher limits than ours
 PODMAN = ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc"]
@@ -81,16 +83,34 @@ $PYTHON -m sidestage doctor | grep -E '^[a-z]+ +fuse|^sidestage exec'
 """
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("flags, fuse", [([], "lack   fuse"), (["--device", "/dev/fuse"], "ok     fuse")], ids=["plain", "fuse"])
-def test_exec_inside_a_container(flags: list[str], fuse: str) -> None:
+def test_exec_inside_a_container(staging: Target, runtime: str, flags: list[str], fuse: str) -> None:
     """With the profile that podman gives to every container; without /dev/fuse it works too, and doctor says what to add."""
-    if not shutil.which("podman") or not shutil.which("runc"):
-        pytest.skip("podman or runc is not installed")
+    box = boxed(staging, runtime)
     done = run(
-        [*PODMAN, "run", "--rm", *LIMITS, *flags, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
+        [*box.before, *box.podman, "run", "--rm", *box.limits, *flags, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
          f"--env=PYTHON={sys.executable}", f"--env=PYTHONPATH={ROOT / 'src'}", "--rootfs", "/:O", "/bin/sh", "-c", INSIDE],
         60, os.environ,
     )  # fmt: skip
     confined, color, hostname, said, verdict = done.out.splitlines()
     assert (confined, color, hostname, verdict) == ("confined", "blue", "boxed", "sidestage exec works here"), done.err
     assert said.startswith(fuse)
+
+
+def test_what_doctor_says_inside_a_container_that_allows_too_little(staging: Target, tmp_path: Path) -> None:
+    """A profile without seccomp(2) and pidfd_getfd(2), as some engines have: doctor names the option that gives them."""
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["seccomp", "pidfd_getfd"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+    }))  # fmt: skip
+    box = boxed(staging, "runc")
+    done = run(
+        [*box.podman, "run", "--rm", *box.limits, "--network=none", f"--security-opt=seccomp={profile}",
+         f"--env=PYTHONPATH={ROOT / 'src'}", "--rootfs", "/:O", sys.executable, "-m", "sidestage", "doctor"],
+        60, os.environ,
+    )  # fmt: skip
+    assert done.code == 1
+    assert "start it with --security-opt seccomp=unconfined" in done.out, done.out
+    assert "sidestage exec can't work here" in done.out

@@ -83,7 +83,9 @@ def read(command: Sequence[str], environment: Mapping[str, str]) -> EngineLine:
         cure = _COMPOSED if words[:1] == ["compose"] else "write: sidestage container -t TARGET -- podman run IMAGE"
         raise UserError(f"{what} can't be plugged in: only `podman run` starts one container in the foreground", cure, 2)
     options, rest = _split(words[1:], _SWITCHES, _SHORT)
-    if not rest and ("--help", None) not in options:
+    if ("--help", None) in options:
+        raise UserError("podman run --help starts nothing", "run it without sidestage", 2)
+    if not rest:
         raise UserError("podman run: no image", "write: sidestage container -t TARGET -- podman run IMAGE", 2)
     for word, value in options:
         if word in ("-d", "--detach") and value not in ("false", "0"):

@@ -15,6 +15,7 @@ from sidestage.cli.progress import Progress
 from sidestage.config import Config
 from sidestage.session.bare import Bare
 from sidestage.session.forward import Forward, Forwards, listen
+from sidestage.trap.network import Network
 from sidestage.views.incoming import IncomingRules
 
 _HOST = r"\[[\da-fA-F:.]+\]|[^\s:\[\]]+"
@@ -132,7 +133,7 @@ def _reverse(session: Bare, made: Config, mode: str, reverses: Sequence[tuple[in
     told = made.feature.network.incoming
     # One local port may serve several of the target's: so the keys are the target's, and not mapped.
     rules = IncomingRules(mode=mode, when_down=told.when_down, on_conflict=told.on_conflict)
-    incoming = Incoming(session.loop, session.links, session, rules, Watch(session.feed, session, Wish(), session.lose))
+    incoming = Incoming(session.loop, session.links, session, rules, Watch(session.feed, session, Wish(), session.lose), Network())
     session.opened, session.noticed, session.again = incoming.opened, incoming.noticed, incoming.subscribe_all
     for remote, local in reverses:
         session.request("listen", port=remote, real=["127.0.0.1", local])

@@ -21,6 +21,7 @@ from sidestage.stream.connecting import Connecting
 from sidestage.stream.link import Done, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
+from sidestage.trap.network import Network
 from sidestage.views.incoming import IncomingRules
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Incoming:
-    def __init__(self, loop: Loop, links: Links, broker: Told, rules: IncomingRules, watch: Watch) -> None:
+    def __init__(
+        self, loop: Loop, links: Links, broker: Told, rules: IncomingRules, watch: Watch, network: Network
+    ) -> None:
         self._loop, self._links, self._broker, self._rules, self._watch = loop, links, broker, rules, watch
+        self._network = network
         # The target's port -> the program's real addresses, by IP version; one that takes both is there twice
         self._listeners: dict[int, dict[int, tuple[str, int]]] = {}
         self._kept: set[int] = set()  # claimed though nobody listens
@@ -66,10 +70,9 @@ class Incoming:
 
         claim = self._claim(port)
         if self._rules.mode == "steal":
-            network = os.stat("/proc/self/ns/net")
             known = self._listeners.get(port, {}).values()
             real = {*known, *((host, at) for _, at in known for host in _WILDCARDS.values())}
-            claim |= {"network": [network.st_dev, network.st_ino], "real": [list(each) for each in real]}
+            claim |= {"network": list(self._network.ident), "real": [list(each) for each in real]}
             claim |= {"owner": _owner(), "down": self._rules.when_down, "flush": self._rules.flush_connections,
                      "on_conflict": self._rules.on_conflict}  # fmt: skip
             tls = self._rules.tls_of(port)
@@ -181,7 +184,8 @@ class Incoming:
             )
 
     def _connect(self, real: tuple[str, int], args: Args) -> socket.socket:
-        sock = socket.socket(socket.AF_INET6 if ":" in real[0] else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        family = socket.AF_INET6 if ":" in real[0] else socket.AF_INET
+        sock = self._network.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             sock.bind((real[0], 0))
             # Sent before the connection exists: trap has it when the program's accept() asks who it is.

@@ -33,6 +33,7 @@ from sidestage.targets.plug import Plug
 from sidestage.targets.spec import TargetError, TargetSpec
 from sidestage.trap import kernel
 from sidestage.trap.broker import encode
+from sidestage.trap.network import Network
 from sidestage.views.dns import NameRules
 from sidestage.views.incoming import IncomingRules
 from sidestage.views.resolve import Settings
@@ -153,13 +154,14 @@ class Session:
         )  # fmt: skip
         links = self._links = self._attachment.links
         self._asked = Recent(links)
-        self._outgoing = Outgoing(self._loop, links, self._broker, self._feed)
+        self._network = Network()
+        self._outgoing = Outgoing(self._loop, links, self._broker, self._feed, self._network)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
         if options.record.endswith(HAR):
             from sidestage.record.har import HarFile
 
             watch.kept = HarFile(options.record, options.secrets).keep
-        self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch)
+        self._incoming = Incoming(self._loop, links, self._broker, options.incoming, watch, self._network)
         if options.target.kind == "replay":
             watch.answered = lambda: links.control.event("answered", {})
         self._attachment.hello(options.session, self._on_hello)
@@ -275,6 +277,8 @@ class Session:
         if self._guard:
             reply()
             return
+        if len(fds) > 1:
+            self._network.enter(socket.socket(fileno=fds[1]), tuple(args["network"]))
         self._outgoing.tells_names = args["names"]
         if args["names"]:
             self._outgoing.learn_hosts(self._hosts)

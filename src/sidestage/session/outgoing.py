@@ -23,6 +23,7 @@ from sidestage.stream.link import Link, QuietHandler
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
+from sidestage.trap.network import Network
 from sidestage.views import resolve
 from sidestage.views.answered import Answered
 from sidestage.views.dns import forms
@@ -33,8 +34,8 @@ MAX_NAMES = 4096  # remembered for the feed
 
 
 class Outgoing:
-    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed) -> None:
-        self._loop, self._links, self._broker, self._feed = loop, links, broker, feed
+    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed, network: Network) -> None:
+        self._loop, self._links, self._broker, self._feed, self._network = loop, links, broker, feed, network
         self.tells_names = False  # does trap want to hear which address is whose?
         self.here: Here | None = None  # some names are this machine's
         self.search: tuple[str, ...] = ()  # the target's, when names matter
@@ -60,7 +61,7 @@ class Outgoing:
         def connected(channel: int, info: Args) -> None:
             with program:
                 try:
-                    end = _end(*args["via"])
+                    end = _end(self._network, *args["via"])
                 except OSError as error:  # no descriptor is left
                     if channel:
                         link.reset(channel)
@@ -92,7 +93,7 @@ class Outgoing:
             Attempt(self._feed, "udp", host=host, port=port, name=self._names.get(host)).result()
         heard = self._heard if port == DNS_PORT else lambda _: None
         end = socket.socket(fileno=fds[0])
-        UdpRelay(self._loop, self._links, end, (host, port), reply, heard, self.here, self._answered, self._find)
+        UdpRelay(self._loop, self._links, end, (host, port), reply, heard, self._network, self.here, self._answered, self._find)
 
     def _find(self, relay: UdpRelay) -> None:
         self._refused[relay.port] = relay
@@ -149,7 +150,7 @@ class Outgoing:
         def connected(channel: int, _info: Args) -> None:
             attempt.result()
             relay = "sidestage-" + secrets.token_hex(16)
-            listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+            listener = self._network.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
             listener.bind("\0" + relay)
             listener.listen(1)
 
@@ -211,9 +212,9 @@ class Waiting(QuietHandler):
         self._refused(104)  # ECONNRESET
 
 
-def _end(host: str, port: int) -> socket.socket:
+def _end(network: Network, host: str, port: int) -> socket.socket:
     """For our end of a connect() that is in SYN_SENT towards host:port."""
-    end = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    end = network.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             end.setsockopt(socket.SOL_SOCKET, option, 1)

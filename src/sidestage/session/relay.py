@@ -23,6 +23,7 @@ from sidestage.session.broker import Reply
 from sidestage.session.here import Here
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
+from sidestage.trap.network import Network
 from sidestage.views.answered import Answered, Questions
 from sidestage.views.names import DNS_PORT, server_failure
 
@@ -38,9 +39,10 @@ class UdpRelay:
 
     def __init__(
         self, loop: Loop, links: Links, sock: socket.socket, remote: tuple[str, int], reply: Reply,
-        heard: Callable[[Buffer], None], here: Here | None, answered: Answered, refused: Callable[[UdpRelay], None],
+        heard: Callable[[Buffer], None], network: Network, here: Here | None, answered: Answered,
+        refused: Callable[[UdpRelay], None],
     ) -> None:  # fmt: skip
-        self._loop, self._sock, self._reply, self._heard = loop, sock, reply, heard
+        self._loop, self._sock, self._reply, self._heard, self._network = loop, sock, reply, heard, network
         self._link = links.carrier()
         self._args: dict[str, Any] = {"host": remote[0], "port": remote[1]}
         self._dns = remote[1] == DNS_PORT
@@ -152,7 +154,7 @@ class UdpRelay:
         if self._sock.fileno() < 0:
             return
         self._checks += 1
-        if _is_bound(self._peer) if self._peer else self._checks < UNUSED:
+        if _is_bound(self._network, self._peer) if self._peer else self._checks < UNUSED:
             self._loop.later(CHECK, self._check)
             return
         if self._channel and not self._failed:
@@ -165,8 +167,8 @@ class UdpRelay:
             self._sock.close()
 
 
-def _is_bound(address: tuple[str, int]) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+def _is_bound(network: Network, address: tuple[str, int]) -> bool:
+    with network.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(address)
         except OSError:

@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from sidestage.trap import oci
+from sidestage.trap import network, oci
 from sidestage.trap.launch import LaunchError
 from sidestage.trap.ports import Box
 from sidestage.trap.supervisor import Supervisor, children, terminate
@@ -40,11 +40,11 @@ sys.exit(not answer)
 
 
 class Engine:
-    def __init__(self, sup: Supervisor, box: Box, ready: Callable[[int], None]) -> None:
+    def __init__(self, sup: Supervisor, box: Box, ready: Callable[[int, socket.socket | None], None]) -> None:
         self._sup, self._box, self._ready = sup, box, ready
         self.pid = -1
         self._roots: dict[int, int] = {}  # first processes in the container, with a pidfd each
-        self._asked = self._handed = False
+        self._handed = False
         self._refused = ""
         folder = box.folder
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -98,11 +98,11 @@ class Engine:
                 terminate([self.pid], signal.SIGKILL)
                 reap(CLEAN_UP)
 
-    def check(self) -> None:
-        """After all: raises LaunchError if the container was not, or may not have been, plugged in."""
+    def check(self, done: bool) -> None:
+        """After all: raises LaunchError if the container was refused, or ran to its end and was not plugged in."""
         if self._refused:
             raise LaunchError(self._refused, 1)
-        if self._asked and not self._handed:
+        if done and not self._handed:
             raise LaunchError("the container's runtime handed over no filter, so it was not plugged in; crun and runc 1.1 can", 1)
 
     def _connected(self) -> None:
@@ -130,7 +130,6 @@ class Engine:
 
     def _hooked(self, data: bytes) -> bytes:
         spec = json.loads(data)
-        self._asked = True
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._box.folder, HOOKS))
             os.rmdir(self._box.folder)
@@ -147,5 +146,18 @@ class Engine:
         os.set_inheritable(listener, False)
         with contextlib.suppress(OSError):
             self._roots[pid] = os.pidfd_open(pid)
-        self._handed = True
-        self._ready(listener)
+        first, self._handed = not self._handed, True
+        try:
+            made = network.maker(pid) if first else None
+        except OSError as error:
+            self._refused = str(error.strerror)
+            terminate([pid], signal.SIGKILL)
+            os.close(listener)
+            return
+        if made is None:
+            self._ready(listener, None)
+            return
+        ours, sessions, ident = made
+        self._sup.network.enter(ours, ident, pid)
+        with sessions:
+            self._ready(listener, sessions)

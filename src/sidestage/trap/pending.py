@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from sidestage.trap import sockets
+from sidestage.trap.network import Network
 from sidestage.trap.sockets import SIGNAL_CHECK, Address, Sockets
 from sidestage.trap.supervisor import Call
 
@@ -34,8 +35,8 @@ _FILL_TIMEOUT = 1000  # milliseconds; it is a matter of microseconds
 class Hole:
     """One serves all connects of an address family, until its port has no more numbers for their ends."""
 
-    def __init__(self, host: str) -> None:
-        self._listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, network: Network, host: str) -> None:
+        self._listener = network.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # session binds to the same port
             self._listener.setsockopt(socket.SOL_SOCKET, option, 1)
         self._listener.bind((host, 0))
@@ -43,7 +44,7 @@ class Hole:
         self.address: Address = self._listener.getsockname()[:2]
         # The one place in the queue: the kernel then drops SYNs (tcp_conn_request in net/ipv4/tcp_input.c). A filter that drops
         # packets (SO_ATTACH_FILTER) would do the same, but not every kernel lets ordinary users attach one.
-        with socket.socket(self._listener.family, socket.SOCK_STREAM) as filler:
+        with network.socket(self._listener.family) as filler:
             filler.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
             filler.connect(self.address)
             poll = select.poll()
@@ -54,17 +55,18 @@ class Hole:
         self._listener.close()
 
 
-_holes: dict[str, Hole] = {}
+_holes: dict[tuple[tuple[int, int], str], Hole] = {}
 
 
-def enter(sock: socket.socket) -> Hole:
+def enter(network: Network, sock: socket.socket) -> Hole:
     """Put `sock` in SYN_SENT. Raises OSError."""
     mine = sockets.loopback(sock)
     host = sockets.plain(mine)
-    hole = _holes.get(host) or _holes.setdefault(host, Hole(host))
+    place = network.ident, host
+    hole = _holes.get(place) or _holes.setdefault(place, Hole(network, host))
     code = _connect(sock, (mine, hole.address[1]))
     if code == errno.EADDRNOTAVAIL:  # all numbers are taken towards this port, or the one that the socket is bound to
-        hole = _holes[host] = Hole(host)
+        hole = _holes[place] = Hole(network, host)
         code = _connect(sock, (mine, hole.address[1]))
     if code != errno.EINPROGRESS:
         raise OSError(code or errno.EIO, "connect")
@@ -86,9 +88,11 @@ def _connect(sock: socket.socket, address: Address) -> int:
 class Pending:
     """Session's answer comes to `told`; blocking calls `wait` for it. `sock` is ours to close."""
 
-    def __init__(self, table: Sockets, sock: socket.socket, address: Address, bound: int | None) -> None:
+    def __init__(
+        self, network: Network, table: Sockets, sock: socket.socket, address: Address, bound: int | None
+    ) -> None:
         """`bound`: the port that the program asked for, if it did. Raises OSError, and `sock` stays the caller's."""
-        self.hole = enter(sock)
+        self.hole = enter(network, sock)
         self._table, self._sock, self._address, self._bound = table, sock, address, bound
         self._inode = sockets.inode(sock)
         self._waiting: list[Call] = []

@@ -21,7 +21,7 @@ def make(sup: Supervisor, remote: sockets.Address, speaker: socket.socket, made:
     `made` is called at once for a name server: a query need not wait a round trip for the word that its socket is there.
     """
     only6 = sockets.loopback(speaker) == LOOPBACK6
-    relay = socket.socket(socket.AF_INET6 if only6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    relay = sup.network.socket(socket.AF_INET6 if only6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     with relay:
         relay.bind((LOOPBACK6 if only6 else LOOPBACK, 0))
         port = relay.getsockname()[1]

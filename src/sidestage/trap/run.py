@@ -105,9 +105,11 @@ def run(
                 status.append(how)
                 sup.stop()
 
-    def ready(listener: int) -> None:
+    def ready(listener: int, maker: socket.socket | None = None) -> None:
         sup.attach(listener)
-        sup.broker.request("ready", {"names": policy.names}, lambda *_: None, [listener])
+        network = {"network": list(sup.network.ident)} if maker else {}
+        fds = [listener, *([maker.fileno()] if maker else [])]
+        sup.broker.request("ready", {"names": policy.names, **network}, lambda *_: None, fds)
 
     boxed = engine.Engine(sup, box, ready) if box else None
     try:
@@ -140,7 +142,7 @@ def run(
     finally:
         arriving.close()
     if boxed:
-        boxed.check()
+        boxed.check(done=status[:1] == [0])
     elif error := launch.exec_error(child):
         missing = error in (2, 20)
         raise launch.LaunchError(f"{argv[0]}: {os.strerror(error).lower()}", 127 if missing else 126)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from sidestage.trap.network import Network
 from sidestage.trap.supervisor import Call, Supervisor
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ class Sockets:
                 return listener
         return None
 
-    def is_own(self, kind: str, port: int) -> bool:
+    def is_own(self, network: Network, kind: str, port: int) -> bool:
         """Did the program bind this port of the loopback for itself? The end of a socket isn't told: so we look."""
         inode = self.own.get((kind, port))
-        if inode is None or inode in bound(kind, LISTEN_STATE if kind == "tcp" else ""):
+        if inode is None or inode in bound(network, kind, LISTEN_STATE if kind == "tcp" else ""):
             return inode is not None
         del self.own[kind, port]
         return False
@@ -84,19 +85,19 @@ def note(table: dict[K, V], key: K, value: V) -> None:
         del table[next(iter(table))]
 
 
-def bound(kind: str, state: str = "") -> set[int]:
-    """Inodes of the sockets of this machine in /proc/net/tcp or udp, those in one state only if it is given."""
+def bound(network: Network, kind: str, state: str = "") -> set[int]:
+    """Inodes of the sockets of a network in /proc/net/tcp or udp, those in one state only if it is given."""
     found = set()
     for name in (kind, kind + "6"):
         try:
-            with open(f"/proc/self/net/{name}", encoding="ascii") as lines:
+            with open(f"{network.tables}/{name}", encoding="ascii") as lines:
                 next(lines)
                 for line in lines:
                     fields = line.split()
                     if not state or fields[3] == state:
                         found.add(int(fields[9]))
         except FileNotFoundError:
-            continue  # a kernel without IPv6
+            continue  # a kernel without IPv6, or a container that has ended
     return found
 
 

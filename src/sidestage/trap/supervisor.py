@@ -20,6 +20,7 @@ from typing import Any
 from sidestage.trap import kernel
 from sidestage.trap.bpf import number
 from sidestage.trap.broker import Broker
+from sidestage.trap.network import Network
 from sidestage.trap.ports import Begin, Policy
 
 PAGE = 4096
@@ -103,6 +104,7 @@ class Supervisor:
         self.policy, self.hello = policy, begin
         self._skip = frozenset(skip)
         self.broker: Broker
+        self.network = Network()
         self._listeners: set[int] = set()
         self._say, self._said = say, set[str]()
         self._handlers: dict[int, Handler] = {}

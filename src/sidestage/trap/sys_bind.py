@@ -9,6 +9,7 @@ import errno
 import socket
 
 from sidestage.trap import sockets
+from sidestage.trap.network import Network
 from sidestage.trap.sockets import Listener, Sockets
 from sidestage.trap.supervisor import Call, Supervisor
 from sidestage.trap.sys_connect import MAX_SOCKADDR
@@ -63,11 +64,13 @@ def _targets(sup: Supervisor, host: str) -> bool:
 
 
 def _bind_here(table: Sockets, call: Call, sock: socket.socket, asked: sockets.Address) -> int:
-    host = sockets.loopback(sock) if asked[0] in sockets.WILDCARDS else asked[0]
+    # In a container's own network all addresses are its own, and published ports lead to others than the loopback.
+    elsewhere = asked[0] in sockets.WILDCARDS and not call.sup.network.own
+    host = sockets.loopback(sock) if elsewhere else asked[0]
     port = call.sup.policy.local_port(asked[1])
     same = [known for known in table.listeners.values() if known.asked[1] == asked[1]]
     if same:
-        _forget_closed(table)  # a look at all sockets is only worth it when the port was had before
+        _forget_closed(call.sup.network, table)  # a look at all sockets is only worth it when the port was had before
         same = [known for known in table.listeners.values() if known.asked[1] == asked[1]]
     if same and sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
         port = same[0].real[1]  # workers that share one port go on sharing
@@ -124,7 +127,7 @@ def _listen(table: Sockets, call: Call) -> None:
 
 def _check_closed(table: Sockets, sup: Supervisor, port: int) -> None:
     """Unsubscribe `port` when the last of its listeners is closed."""
-    _forget_closed(table)
+    _forget_closed(sup.network, table)
     if table.own_listener(port) is None:
         table.watched.discard(port)
         sup.broker.request("unlisten", {"port": port}, lambda *_: None)
@@ -132,8 +135,8 @@ def _check_closed(table: Sockets, sup: Supervisor, port: int) -> None:
         sup.later(CLOSE_CHECK, lambda: _check_closed(table, sup, port))
 
 
-def _forget_closed(table: Sockets) -> None:
-    alive = sockets.bound("tcp", sockets.LISTEN_STATE)
+def _forget_closed(network: Network, table: Sockets) -> None:
+    alive = sockets.bound(network, "tcp", sockets.LISTEN_STATE)
     for inode, known in list(table.listeners.items()):
         if known.listening and inode not in alive:
             del table.listeners[inode]

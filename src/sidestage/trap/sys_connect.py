@@ -84,7 +84,7 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
         _udp(table, call, sock, inode, address, remote)
         return True
     blocking = not fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
-    pending = Pending(table, sock, address, bound.asked[1] if bound else None)
+    pending = Pending(call.sup.network, table, sock, address, bound.asked[1] if bound else None)
     via = list(pending.hole.address)
     call.sup.broker.request("connect", {**sockets.args_of(remote), "via": via}, pending.told, [sock.fileno()])
     if blocking:
@@ -101,7 +101,7 @@ def _to_itself(table: Sockets, call: Call, sock: socket.socket, kind: str, addre
         return False
     own = table.own_listener(port) if kind == "tcp" else None
     if own is None:
-        if not table.is_own(kind, port):
+        if not table.is_own(call.sup.network, kind, port):
             return False
         call.cont()
         return True

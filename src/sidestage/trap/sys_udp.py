@@ -73,7 +73,7 @@ def _send(table: Sockets, call: Call, where: int, length: int, data: Callable[[]
         call.cont()
         return
     inet = sock.type == socket.SOCK_DGRAM and sock.family in (socket.AF_INET, socket.AF_INET6)
-    if inet and not (sockets.is_loopback(address[0]) and table.is_own("udp", address[1])):
+    if inet and not (sockets.is_loopback(address[0]) and table.is_own(call.sup.network, "udp", address[1])):
         remote = call.sup.policy.connect(6 if sock.family == socket.AF_INET6 else 4, *address, "udp")
     if remote is None or call.sup.skipped(call.tid):
         sock.close()

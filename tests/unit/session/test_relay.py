@@ -15,6 +15,7 @@ from sidestage.protocol.errors import ProtocolError
 from sidestage.session import relay
 from sidestage.session.relay import UdpRelay
 from sidestage.stream.loop import Loop
+from sidestage.trap.network import Network
 from sidestage.views.answered import Answered
 
 QUERY = struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + b"\2db\0\0\1\0\1"
@@ -71,7 +72,7 @@ class Place:
         def heard(data: Any) -> None:
             self.heard.append(bytes(data))
 
-        return UdpRelay(self.loop, links, self.end, remote, reply, heard, None, self.answered, self.refused.append)
+        return UdpRelay(self.loop, links, self.end, remote, reply, heard, Network(), None, self.answered, self.refused.append)
 
     def until(self, holds: Callable[[], object]) -> None:
         def look() -> None:
