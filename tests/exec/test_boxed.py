@@ -71,6 +71,7 @@ def running(box: Boxed, argv: Sequence[str], flags: Sequence[str] = ()) -> Itera
             finally:
                 process.kill()
     wait_for("the container's end", lambda: box.containers() <= before)
+    wait_for("the end of its folder", lambda: not list(Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")).glob("sidestage-????????")))
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -190,14 +191,16 @@ def test_control_c(box: Boxed, terminal: bool) -> None:
     assert b"interrupted" in shown
 
 
-@pytest.mark.parametrize("victim", ["trap", "session"])
+@pytest.mark.parametrize("victim", ["trap", "session", "both"])
 def test_after_a_death_nothing_is_left(box: Boxed, victim: str) -> None:
     """The program is ended, and podman forgets the container, as it would have."""
     with running(box, [PYTHON, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"]) as process:
         assert line(process)
         inside = [pid for pid in _with(b"time.sleep(1000)") if not {b"conmon", b"sidestage", b"podman"} & _words(pid)]
         trap = next(pid for pid in _with(b"sidestage\0container") if os.getpgid(pid) == process.pid)
-        os.kill(trap if victim == "trap" else _session_of(trap), signal.SIGKILL)
+        session = _session_of(trap)
+        for pid in {"trap": [trap], "session": [session], "both": [trap, session]}[victim]:
+            os.kill(pid, signal.SIGKILL)
         wait_for("the program's end", lambda: not any(os.path.exists(f"/proc/{one}") for one in inside))
         if victim == "session":
             assert process.wait(30) == 1

@@ -39,6 +39,10 @@ class Container:
         self.folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR") or None)
         hooks = [] if self._line.hooked else [folder for folder in DEFAULT_HOOKS if os.path.isdir(folder)]
         self.argv = self._line.argv(self._engine, [*hooks, self.folder])
+        self._holder: subprocess.Popen[str] | None = None
+        self.inside = 0  # a process in the user namespace of an ordinary user's containers
+        if os.getuid():
+            self._holder, self.inside = _hold(self._engine, self._line.general)
         # Which runtime it uses is needed late, and takes podman half a second to tell.
         told = ["echo", self._line.runtime] if self._line.runtime else [self._engine, *self._line.general, *_WHICH_RUNTIME]
         null = subprocess.DEVNULL
@@ -52,6 +56,8 @@ class Container:
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._holder:
+            self._holder.communicate()
         if self._runtime.poll() is None:
             self._runtime.kill()
         self._runtime.communicate()
@@ -80,6 +86,19 @@ class Container:
             return True
         self._say(_INTERRUPTED.format(path or "this runtime"))
         return False
+
+
+def _hold(engine: str, general: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
+    """A process in the user namespace of an ordinary user's containers, and its number; it ends with its standard input."""
+    command = [engine, *general, "unshare", "sh", "-c", "echo $$; exec cat >/dev/null"]
+    pipe = subprocess.PIPE
+    holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+    assert holder.stdout is not None
+    number = holder.stdout.readline().strip()
+    if not number.isdecimal():
+        holder.communicate()
+        raise UserError("`podman unshare` fails, so podman can't start containers for this user", "run it, and see what it says")
+    return holder, int(number)
 
 
 def _set_by(line: EngineLine) -> set[str]:

@@ -67,7 +67,7 @@ def _run(options: ExecOptions, settings: config.Config, progress: Progress, box:
     session = os.urandom(8).hex()
     name = str(spec)
     with progress.task(f"plugging into {name}"):
-        ours, child = _start_session(settings, spec, session, incoming, command, options, names, named, box.folder if box else "")
+        ours, child = _start_session(settings, spec, session, incoming, command, options, names, named, box)
         try:
             # Imported while the session process starts the agent: together they take half of the time.
             from sidestage import trap
@@ -110,6 +110,7 @@ def _run(options: ExecOptions, settings: config.Config, progress: Progress, box:
                 addresses=tuple(begin["addresses"]),
                 nameservers=tuple(begin["nameservers"]),
                 root=begin["root"],
+                opener=begin["opener"],
             ),
             say=progress.warn,
             on_event=on_event,
@@ -189,7 +190,7 @@ def target_of(settings: config.Config) -> TargetSpec:
 
 def _start_session(
     settings: config.Config, spec: TargetSpec, session: str, incoming: IncomingRules, command: list[str], options: ExecOptions,
-    names: NameRules, named: bool, folder: str,
+    names: NameRules, named: bool, box: Container | None,
 ) -> tuple[socket.socket, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
@@ -215,8 +216,9 @@ def _start_session(
             spec, session, agent.python or None, files, incoming, agent.heartbeat, agent.silence,
             about, _wish(settings, options), os.path.abspath(options.record) if options.record else "", options.secrets,
             names=names, named=named,
-            writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write), folder=folder,
+            writable=settings.feature.fs.mode == "write" or bool(settings.feature.fs.read_write),
             executable=bool(settings.feature.fs.execute),
+            inside=box.inside if box else 0, folder=box.folder if box else "",
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
         code = 0
@@ -237,7 +239,7 @@ def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dic
     said = ""
     try:
         while True:
-            data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 2)
+            data, fds, _flags, _addr = socket.recv_fds(sock, MAX_BEGIN, 3)
             for fd in fds:
                 os.set_inheritable(fd, False)  # what arrives is not closed on exec, unlike all that Python opens
             message = decode(data) if data else {"ev": "lost", "text": said or "the session ended while starting"}
@@ -261,7 +263,7 @@ def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dic
     with open(fds[0], "rb") as env:
         env.seek(0)
         raw = env.read()
-    message["root"] = fds[1] if len(fds) > 1 else -1
+    message["root"], message["opener"] = [*fds[1:], -1, -1][:2]
     return message, raw
 
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import signal
 
 from sidestage.session import reaper
+from sidestage.trap import kernel
 
 
-def start(trap: int, listener: int, session: str) -> tuple[int, int]:
+def start(trap: int, listener: int, session: str, folder: str = "") -> tuple[int, int]:
     """(the guard's pid, the descriptor that tells it by its end that we are gone). `trap` is the pid of our parent."""
     pidfd = os.pidfd_open(trap)
     read, write = os.pipe()  # not inheritable, so no agent keeps the guard from its work
     pid = os.fork()
     if not pid:
         try:
-            _watch(read, pidfd, listener, session)
+            _watch(read, pidfd, listener, session, folder)
         finally:
             os._exit(0)
     os.close(read)
@@ -37,13 +37,12 @@ def stop(pid: int, write: int) -> None:
     os.close(write)
 
 
-def _watch(ours: int, pidfd: int, listener: int, session: str) -> None:
+def _watch(ours: int, pidfd: int, listener: int, session: str, folder: str) -> None:
     """`ours` hangs up when session ends, `pidfd` is readable when trap ends. All else is closed: we must keep nothing alive."""
-    keep = sorted({ours, pidfd, listener})
-    for low, high in zip([2, *keep], [*keep, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16)], strict=True):
-        os.closerange(low + 1, high)
+    kernel.close_all_but({0, 1, 2, ours, pidfd, listener} - {-1})
     for fd in (ours, pidfd):
         poll = select.poll()
         poll.register(fd, select.POLLIN)
         poll.poll()
     reaper.reap(listener, session)
+    reaper.remove(folder)

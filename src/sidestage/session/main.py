@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import resource
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -63,7 +62,8 @@ class SessionOptions:
     executable: bool = False  # may programs of the target be run?
     names: NameRules = NameRules()
     named: bool = False  # do other decisions depend on names?
-    folder: str = ""  # trap's, for a container to be started; removed at the end if it is still there
+    inside: int = 0  # a process in the user namespace of the containers of this user
+    folder: str = ""  # trap's, for a container to be started; removed at the end
 
 
 def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None, *, debug: bool = False) -> None:
@@ -77,7 +77,7 @@ def serve(sock: socket.socket, options: SessionOptions, kept: Plug | None = None
     try:
         with _while_wanted(sock):
             agent = kept or _start(options)
-            mounted = _mount(options.writable, options.executable) if options.files else None
+            mounted = _mount(options) if options.files else None
             stream = agent.wait_ready(lambda kind, text: _tell(sock, kind, text=text))
     except TargetError as error:
         _tell(sock, "failed", cause=error.cause, cure=error.cure)
@@ -168,10 +168,10 @@ class Session:
         links.call("env", {}, self._on_env)
         if options.names or options.named:
             self._learn_names()
-        self._root = -1
+        self._root: list[int] = []  # of the FUSE mount, and maybe its opener
         self._files: FuseFiles | MemFiles | None = None
         if mounted:
-            self._root = mounted.root
+            self._root = [fd for fd in (mounted.root, mounted.opener) if fd >= 0]
             asked = self._asked
             if mounted.why:
                 self._files = MemFiles(self._loop, asked)
@@ -213,8 +213,7 @@ class Session:
             os.close(self._fuse)  # first: a task that waits for a file can't be killed before its request has failed
         for listener in self._listeners or [-1]:
             reaper.reap(listener, self._options.session)
-        if self._options.folder:
-            shutil.rmtree(self._options.folder, ignore_errors=True)
+        reaper.remove(self._options.folder)
         if self._guard:
             guard.stop(*self._guard)
         self._attachment.close()
@@ -241,7 +240,7 @@ class Session:
         if errno:
             self._lost(f"the agent beside the target answered with: {os.strerror(errno)}")
         elif {"hello", "env"} <= self._begun.keys() and not self._reading:
-            fds = [self._begun["env"]] + ([self._root] if self._root >= 0 else [])
+            fds = [self._begun["env"], *self._root]
             self._feed.tell("begin", **self._begun["hello"])
             self._broker.event("begin", fds=fds, note=self._begun.get("note"), **self._begun["hello"])
 
@@ -284,7 +283,7 @@ class Session:
             self._outgoing.learn_hosts(self._hosts)
         reply()
         with contextlib.suppress(ProcessLookupError):  # trap died just now: we shall hear of it
-            self._guard = guard.start(self._trap, fds[0], self._options.session)
+            self._guard = guard.start(self._trap, fds[0], self._options.session, self._options.folder)
 
     def _open(self, args: Args, _fds: list[int], reply: Reply) -> None:
         assert self._files is not None
@@ -362,11 +361,15 @@ class Mounted(NamedTuple):
 
     fuse: int = -1
     root: int = -1
+    opener: int = -1
     why: str = ""
 
 
-def _mount(writable: bool, executable: bool) -> Mounted:
+def _mount(options: SessionOptions) -> Mounted:
+    writable, executable = options.writable, options.executable
     try:
+        if options.inside:
+            return Mounted(*fusemount.mount_inside(options.inside, writable=writable, executable=executable))
         return Mounted(*fusemount.mount(writable=writable, executable=executable))
     except OSError as error:
         return Mounted(

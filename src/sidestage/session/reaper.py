@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import time
 
@@ -54,6 +55,12 @@ def in_use(listener: int) -> bool:
         os.close(listener)
         return False
     return True
+
+
+def remove(folder: str) -> None:
+    """What trap made for a container's engine, if it did."""
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def marked(session: str) -> list[int]:

@@ -2,8 +2,7 @@
 
 podman's hook of stage `precreate` (oci-hooks(5)) sends us what it is about to start, and gets it back with our filter in it. The
 runtime then connects to the filter's listenerPath and sends the descriptor, once for the container and once for each process that
-`podman exec` adds. Both speak to one unix socket. It has no name: its path leads through /proc to a descriptor of ours, so that
-nothing stays after any death, and who connects after ours fails.
+`podman exec` adds. Both speak to one unix socket, in a folder that session removes at the end.
 """
 
 from __future__ import annotations
@@ -48,13 +47,9 @@ class Engine:
         self._refused = ""
         folder = box.folder
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        name = os.path.join(folder, "socket")
-        self._sock.bind(name)
-        os.chmod(name, 0o666)  # a runtime in a user namespace isn't us; the way to it through /proc is closed to others
+        self.path = os.path.join(folder, "socket")
+        self._sock.bind(self.path)
         self._sock.listen()
-        self._name = os.open(name, os.O_PATH)
-        os.unlink(name)
-        self.path = f"/proc/{os.getpid()}/fd/{self._name}"
         hook = {"path": sys.executable, "args": [sys.executable, "-ISc", _HOOK, self.path]}
         with open(os.path.join(folder, HOOKS), "w", encoding="utf-8") as file:
             json.dump({"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["precreate"]}, file)
@@ -89,7 +84,6 @@ class Engine:
         """The container has ended: so does the client, when it has tidied up. `reap` waits for it."""
         self._sup.unwatch(self._sock.fileno())
         self._sock.close()  # who connects now fails
-        os.close(self._name)
         if not self._handed:
             terminate([self.pid])  # it has not come to the container yet, or never will
         if not reap(CLEAN_UP):
@@ -130,9 +124,6 @@ class Engine:
 
     def _hooked(self, data: bytes) -> bytes:
         spec = json.loads(data)
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._box.folder, HOOKS))
-            os.rmdir(self._box.folder)
         try:
             killable = self._box.begins(spec)
         except LaunchError as error:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import platform
+import resource
 import struct
 from collections.abc import Collection
 
@@ -36,6 +37,7 @@ _MAX_REGISTERS = 512
 EVENT_EXEC, EVENT_STOP, SYSCALL_STOP = 4, 128, 0x85
 
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, tid, flags, nr, arch, ip, args
+_AT_FDCWD, _STATX_DEVICE = -100, struct.Struct("=II")
 _RESPONSE = struct.Struct("=QqiI")
 _ADD = struct.Struct("=QIIII")
 _buffer = bytearray(NOTIFICATION.size)
@@ -136,6 +138,23 @@ def valid(listener: int, ident: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def device(path: str) -> int:
+    """st_dev of what `path` leads to; of a FUSE mount it is told to everybody who asks for nothing else (fuse_getattr, 5.13)."""
+    found = ctypes.create_string_buffer(256)  # struct statx
+    if _libc.statx(_AT_FDCWD, os.fsencode(path), 0, 0, found) < 0:
+        raise OSError(ctypes.get_errno(), "statx")
+    return os.makedev(*_STATX_DEVICE.unpack_from(found, 136))
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """In a child that must keep nothing alive."""
+    limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16)
+    ordered = sorted(keep)
+    for low, high in zip([-1, *ordered], [*ordered, limit], strict=True):
+        if low + 1 < high:  # closerange(0, 0) closes everything (CPython passes -1 on as the last)
+            os.closerange(low + 1, high)
 
 
 def signalfd(numbers: Collection[int]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import select
 import signal
 import socket
@@ -95,9 +94,7 @@ def _serve(ends: list[int], net: int, user: int, say: int) -> None:
     os.write(say, (ctypes.get_errno() if failed else 0).to_bytes(4, "little"))
     if failed:
         return
-    keep = sorted(ends)
-    for low, high in zip([-1, *keep], [*keep, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 1 << 16)], strict=True):
-        os.closerange(low + 1, high)
+    kernel.close_all_but(ends)
     poll = select.poll()
     served = {fd: socket.socket(fileno=fd) for fd in ends}
     for fd in served:

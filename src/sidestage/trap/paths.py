@@ -12,7 +12,9 @@ import re
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from sidestage.trap import kernel
 from sidestage.trap.cwd import WorkingDirectories
+from sidestage.trap.opener import Opener
 from sidestage.trap.ports import Decision
 from sidestage.trap.supervisor import Call, Supervisor
 
@@ -37,6 +39,7 @@ class Paths:
     def __init__(self, sup: Supervisor) -> None:
         self.sup = sup
         self.root = sup.hello.root  # of the FUSE mount, or -1
+        self._opener = Opener(sup.hello.opener) if sup.hello.opener >= 0 else None
         self._writes = sup.policy.writes
         self.cwds = WorkingDirectories()
         self._device = -1
@@ -50,8 +53,12 @@ class Paths:
     def device(self) -> int:
         """st_dev of remote files as fstat(2) shows it; -1 without FUSE."""
         if self._device < 0 <= self.root:
-            self._device = os.fstat(self.root).st_dev
+            self._device = kernel.device(f"/proc/self/fd/{self.root}")
         return self._device
+
+    def open(self, node: str, flags: int) -> int:
+        """A descriptor of a node of the FUSE mount."""
+        return self._opener.open(node, flags) if self._opener else os.open(node, flags, dir_fd=self.root)
 
     def remember(self, node: str, path: str) -> None:
         if len(self._nodes) >= NODES:
@@ -127,7 +134,7 @@ class Paths:
         link = f"/proc/{tid if match[1] in ('self', 'thread-self') else match[1]}/fd/{match[2]}"
         try:
             name = os.readlink(link)[1:]
-            return name if name in self._nodes and os.stat(link).st_dev == self.device else None
+            return name if name in self._nodes and kernel.device(link) == self.device else None
         except OSError:
             return None
 
@@ -144,7 +151,7 @@ class Paths:
         try:
             node, _, rest = os.readlink(link)[1:].partition("/")  # the kernel has walked the rest itself, chdir(2) for one
             known = self._nodes.get(node)
-            if not known or os.stat(link).st_dev != self.device:
+            if not known or kernel.device(link) != self.device:
                 return None
         except OSError:
             return None

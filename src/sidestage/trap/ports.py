@@ -21,6 +21,7 @@ class Begin:
     addresses: tuple[str, ...] = ()
     nameservers: tuple[str, ...] = ()
     root: int = -1
+    opener: int = -1  # opens what is below it, where we may not; a socket
 
 
 class Policy(Protocol):
@@ -43,7 +44,7 @@ class Policy(Protocol):
 class Box(Protocol):
     """A container that is to be started by its engine."""
 
-    folder: str  # one of our own, for the engine to read; it is gone when the container begins
+    folder: str  # one of our own, which the engine and its runtime can reach
 
     def begins(self, spec: dict[str, Any]) -> bool:
         """Change the container's configuration (OCI runtime specification) in place. Are signals to wait while a call is ours?

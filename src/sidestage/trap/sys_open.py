@@ -85,7 +85,7 @@ def open_node(paths: Paths, result: dict[str, Any], flags: int, *, writable: boo
     wanted = flags & _NODE_FLAGS if flags & os.O_TMPFILE != os.O_TMPFILE else 0
     if writable:
         wanted |= flags & _OPENED_FOR
-    fd = os.open(result["node"], wanted, dir_fd=paths.root)
+    fd = paths.open(result["node"], wanted)
     if not result["directory"] and result["stat"][7] > _FIRST:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)  # doubles the kernel's requests, which it caps at 128 KiB
     return fd
