@@ -16,8 +16,11 @@ class _Object(ssl.SSLObject):
 
 
 class Engine:
-    def __init__(self, context: ssl.SSLContext, *, server: bool, name: str = "") -> None:
-        """`name` is the server's, for a client. Raises ValueError for one that is none."""
+    def __init__(
+        self, context: ssl.SSLContext, *, server: bool, name: str = "", quiet: Optional[ssl.SSLContext] = None
+    ) -> None:
+        """`name` is the server's, for a client; `quiet` a context for when the handshake is done. Raises ValueError for no name."""
+        self._quiet = quiet
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: Any = context.wrap_bio(self._in, self._out, server_side=server, server_hostname=name or None)
         self.ready = False  # the handshake is done
@@ -60,6 +63,8 @@ class Engine:
             self.broken = error
             return False
         self.ready = True
+        if self._quiet is not None:
+            self._tls.context = self._quiet
         return True
 
     def write(self, data: Buffer) -> None:
@@ -110,7 +115,7 @@ def said(error: ssl.SSLError) -> str:
 
 def listen(context: ssl.SSLContext) -> None:
     """Engines of this context know whether they were asked for a certificate. With TLS 1.3 that is encrypted, and no public
-    interface tells it; CPython has this one since 3.8."""
+    interface tells it; CPython has this one since 3.8. It is called for each record: engines that are ready leave the context."""
     def heard(connection: Any, direction: str, _version: Any, _content: Any, kind: Any, _data: bytes) -> None:
         if kind == _CERTIFICATE_REQUEST and direction == "read":
             connection.asked = True

@@ -107,6 +107,7 @@ class Peers:
 
     def __init__(self) -> None:
         self._contexts: Dict[Tuple[str, ...], ssl.SSLContext] = {}
+        self._quiet = bare(ssl.PROTOCOL_TLS_CLIENT)
 
     def engine(self, protocols: Sequence[str], name: str) -> Engine:
         """Raises ValueError for a name that is none."""
@@ -119,7 +120,7 @@ class Peers:
             listen(context)
             if protocols:
                 context.set_alpn_protocols(list(protocols))
-        return Engine(context, server=False, name=name)
+        return Engine(context, server=False, name=name, quiet=self._quiet)
 
 
 def server(certificate: bytes, key: bytes) -> ssl.SSLContext:

@@ -100,9 +100,11 @@ def test_who_was_asked_for_a_certificate_knows(folder: Path, version: ssl.TLSVer
     if asks:
         server.verify_mode = ssl.CERT_OPTIONAL
         server.load_verify_locations(folder / "other.crt")
-    client = Engine(context, server=False, name=NAME)
-    meet(client, Engine(server, server=True))
+    client, other = Engine(context, server=False, name=NAME, quiet=bare(ssl.PROTOCOL_TLS_CLIENT)), Engine(server, server=True)
+    meet(client, other)
     assert client.ready and client.asked is asks
+    other.write(b"words")
+    assert client.feed(other.take()) == b"words" and client.asked is asks
 
 
 def test_names_that_a_certificate_is_for(folder: Path) -> None:
