@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import ssl
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from tests.testkit.session import Laptop, laptop
 from tests.testkit.target import DEPENDENCY, SERVICE, Target, wait_for
-from tests.testkit.tls import HTTPS, HTTPS1, MUTUAL, NAME, OPTIONAL, OTHERS, TALK, Pair, Secure, make, secure
+from tests.testkit.tls import HTTPS, HTTPS1, MUTUAL, NAME, OPTIONAL, OTHERS, TALK, Pair, Secure, make, running, secure
 
 MINE = {"header": "^x-me: alice$"}
 ME = ("-H", "X-Me: alice")
@@ -270,6 +271,46 @@ def test_a_port_that_is_taken_whole(staging: Target, tls: Secure, port: int) -> 
             assert got == data.upper()
             client.end()
             assert client.hear() == b"bye\n" and client.hear() == b""
+
+
+@pytest.mark.parametrize("spec", [MINE, None], ids=["filtered", "whole"])
+def test_a_target_that_stands_still_holds_up_only_its_own(
+    staging: Target, tls: Secure, program: tuple[str, int], spec: dict[str, str] | None
+) -> None:
+    """As one that is stopped, or at a breakpoint: its kernel goes on to accept."""
+    port = 8460
+    argv = f"openssl s_server -accept {SERVICE}:{port} -cert {tls.own.certificate} -key {tls.own.key} -www".split()
+    url = f"https://{NAME}:{port}/1"
+    resolve = ["--resolve", f"{NAME}:{port}:{SERVICE}"]
+    with running(staging, argv, port, SERVICE) as server, laptop(staging, program) as there:
+        assert there.steal(port, spec, tls=given(tls.own)) == (0, {})
+        server.send_signal(signal.SIGSTOP)
+        try:
+            assert tls.curl(url, *resolve, *ME) == "local /1\n"
+            assert any("doesn't answer a TLS handshake" in told for told in heard(there))
+        finally:
+            server.send_signal(signal.SIGCONT)
+
+
+def test_while_the_program_is_down_an_error_comes_within_tls(staging: Target, tls: Secure) -> None:
+    with laptop(staging, None) as there:
+        assert there.steal(HTTPS1, tls=given(tls.own), down="502") == (0, {})
+        assert "the local program that took this port is down" in tls.curl(f"https://{NAME}:{HTTPS1}/")
+        assert there.call("unsteal", port=HTTPS1)[0] == 0
+        assert there.steal(HTTPS1, tls=given(tls.own)) == (0, {})
+        assert tls.curl(f"https://{NAME}:{HTTPS1}/1").startswith("staging /1 HTTP/1.1")
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_openssl_s_own_client(staging: Target, tls: Secure, program: tuple[str, int], version: str) -> None:
+    argv = f"openssl s_client -quiet -verify_return_error -CAfile {tls.own.certificate} -servername {NAME} {version}"
+    asked = "GET /1 HTTP/1.1\\r\\nHost: x\\r\\nX-Me: alice\\r\\n\\r\\n"
+    asked += "GET /2 HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n"
+    code = f"(printf '{asked}'; sleep 2) | {argv} -connect {SERVICE}:{HTTPS1} 2>/dev/null"
+    with laptop(staging, program) as there:
+        assert there.steal(HTTPS1, MINE, tls=given(tls.own)) == (0, {})
+        answer = staging.native(["sh", "-c", code]).out
+        assert "local /1\n" in answer and f"staging /2 HTTP/1.1 TLSv1.3 {NAME}" in answer
 
 
 def test_a_large_file(staging: Target, tls: Secure, program: tuple[str, int], tmp_path: Path) -> None:

@@ -76,13 +76,13 @@ def make(folder: Path, stem: str, name: str = NAME, *, expired: bool = False, al
 
 
 @contextlib.contextmanager
-def running(staging: Target, argv: list[str], port: int, address: str) -> Iterator[None]:
+def running(staging: Target, argv: list[str], port: int, address: str) -> Iterator[subprocess.Popen[bytes]]:
     """A server in the target's network, until it listens and to the end."""
     process = subprocess.Popen(["nsenter", "-t", str(staging.pid), "--net", "--", *argv], stdout=subprocess.DEVNULL)
     try:
         wait_for("the server's start", lambda: process.poll() is not None or _listens(staging, (address, port)))
         assert process.poll() is None, f"{argv[0]} has ended with {process.returncode}"
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()

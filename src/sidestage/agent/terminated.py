@@ -7,7 +7,7 @@ the certificate isn't for, or the target wants to see a certificate of the clien
 
 from __future__ import annotations
 
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from sidestage.agent.legs import Leg
 from sidestage.agent.passage import CLIENT, LINGER, POD, Client, Spliced
@@ -17,9 +17,12 @@ from sidestage.tls.hello import Hello, NotTls, Reader
 from sidestage.tls.identity import Identity, Peers, Read, Spec
 
 HELLO_TIME = 10.0  # seconds for a client's first message, as for a head of HTTP
-HANDSHAKE_TIME = 10.0  # seconds for the target's, and for the client's
+TARGET_TIME = 3.0  # seconds for the handshake of the target's program; one that stands still holds up nobody else's requests
+CLIENT_TIME = 10.0  # seconds for the client's
+MAX_SETTLED = 64  # kept answers to offers of protocols
 
 _ASKED = "the target asks for a certificate of the client, which only the client can show: such connections stay with the target"
+_SLOW = "the target's own program doesn't answer a TLS handshake: what is the session's goes on without it"
 _OLD = "clients that know no TLS 1.2 stay with the target"
 _NO_TLS = "connections that aren't TLS stay with the target"
 
@@ -29,6 +32,18 @@ class Terminator:
 
     def __init__(self, spec: Spec, read: Read) -> None:
         self.identity, self.peers = Identity(spec, read), Peers()
+        self.asked = False  # has the target ever asked for a client's certificate?
+        self._settled: Dict[Tuple[str, ...], str] = {}  # what it chose of protocols
+
+    def settle(self, offers: List[str], protocol: str) -> None:
+        if len(self._settled) >= MAX_SETTLED:
+            self._settled.clear()
+        self._settled[tuple(offers)] = protocol
+
+    def guess(self, offers: List[str]) -> str:
+        """What the target would choose; else what most programs know."""
+        known = self._settled.get(tuple(offers))
+        return ("http/1.1" if "http/1.1" in offers else offers[0] if offers else "") if known is None else known
 
     def same(self, other: Optional["Terminator"]) -> bool:
         return other is not None and self.identity.same(other.identity)
@@ -128,30 +143,33 @@ class Terminated:
         except ValueError:
             self._raw()
             return
-        self._wait()
+        self._wait(TARGET_TIME)
         self._pod = leg = TlsLeg(self.loop, self, POD, self._pod, engine, parked=True)
         leg.greet()
 
     def _met(self, leg: TlsLeg) -> None:
         identity, engine = self._tls.identity, leg.engine
         if engine.asked:
+            self._tls.asked = True
             self._raw(_ASKED)
         elif engine.certificate != identity.leaf and not identity.covers(self._name):
             named = f"the name {self._name}" if self._name else "clients that name no server"
             self._raw(f"the certificate isn't the one that the target shows for {named}: such connections stay with the target")
         else:
             self._prepared = leg
+            self._tls.settle(self._offers, engine.protocol)
             self._answer(engine.protocol)
 
     def _alone(self) -> None:
-        """The target's program isn't there: whatever is the oldest that both may know."""
-        self._pod = None
-        offers = self._offers
-        self._answer("http/1.1" if "http/1.1" in offers else offers[0] if offers else "")
+        """Without the target's program."""
+        if self._pod is not None:
+            self._pod.dismiss(LINGER)
+            self._pod = None
+        self._answer(self._tls.guess(self._offers))
 
     def _answer(self, protocol: str) -> None:
         self._protocol = protocol
-        self._wait()
+        self._wait(CLIENT_TIME)
         client = self._client
         client.inside = {"name": self._name, "protocol": protocol}
         client.leg = leg = TlsLeg(self.loop, self, CLIENT, client.wire, self._tls.identity.engine(protocol))
@@ -166,13 +184,16 @@ class Terminated:
             self._prepared.dismiss(LINGER)
             self._prepared = None
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> None:
         self._timer.cancel()
-        self._timer = self.loop.later(HANDSHAKE_TIME, self._late)
+        self._timer = self.loop.later(seconds, self._late)
 
     def _late(self) -> None:
-        if self._client.leg is self._client.wire:
-            self._raw("the target's own program doesn't answer a TLS handshake: such connections pass to it as they come")
+        if self._client.leg is self._client.wire and self._tls.asked:
+            self._raw(_ASKED)
+        elif self._client.leg is self._client.wire:
+            self._place.note(0, _SLOW)
+            self._alone()
         else:
             self._client.leg.reset()
             self._end()

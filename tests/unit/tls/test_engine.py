@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,27 @@ def test_what_can_t_be_used_is_named(folder: Path, key: str, given: dict[str, An
     with pytest.raises(DeliveryError) as raised:
         LocalTls(Delivery(**given))
     assert raised.value.key == key
+
+
+def test_a_program_that_asks_for_a_certificate_is_shown_ours(folder: Path) -> None:
+    server = identity.server(read(str(folder / "own.crt")), read(str(folder / "own.key")))
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(folder / "other.crt")
+    ours = Delivery(client_cert=str(folder / "other.crt"), client_key=str(folder / "other.key"))
+    for given, accepted in ((ours, True), (Delivery(), False)):
+        client = LocalTls(given).engine(NAME, "")
+        other = Engine(server, server=True)
+        meet(client, other)
+        assert (other.ready, bool(client.broken)) == (accepted, not accepted)
+
+
+def test_where_the_agent_s_python_has_no_ssl_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sidestage.agent import holder
+
+    for name in [name for name in sys.modules if name.startswith("sidestage.tls") or name == "sidestage.agent.terminated"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    links: Any = None
+    assert holder.wish_of(links, 0, {"port": 1}, read).tls is None
+    with pytest.raises(ValueError, match=r"no module ssl; name an image whose Python has it in agent\.image"):
+        holder.wish_of(links, 0, {"port": 1, "tls": {"certificate": {"path": "/x"}}}, read)
