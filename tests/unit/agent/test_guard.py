@@ -66,6 +66,7 @@ def test_what_is_shared_waits_for_another_agent(guard: Guard) -> None:
     time.sleep(0.3)
     assert process.poll() is None
     with agent(name) as one:
+        time.sleep(0.5)  # by now it is accepted, not only connected
         process.send_signal(signal.SIGTERM)
         assert one.recv(1) == b"", "the agent hears that the pod is being deleted"
         assert process.poll() is None, "and has time to undo what it did"
