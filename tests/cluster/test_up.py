@@ -113,6 +113,10 @@ def rounds(run: Verb, name: str) -> int:
     return sum(line.startswith(name) and "| round" in line for line in run.out)
 
 
+def says(run: Verb, name: str, text: str) -> None:
+    eventually(f"{text!r} of {name} ({run.err})", lambda: any(line.startswith(name) and text in line for line in run.err), 90)
+
+
 def goes_on(run: Verb, *names: str) -> None:
     """Each of them talks over the same connection as before."""
     before = {name: rounds(run, name) for name in names}
@@ -232,8 +236,79 @@ def test_the_death_of_the_pod_gives_all_another(cluster: Cluster, shop: str, tmp
         (held,) = cluster.get("pods", "-n", shop, "-l", "sidestage.dev/session")["items"]
         cluster.kill(held)
         for name in "ab":
-            eventually(f"{name} again", lambda: any(f"{name} | sidestage: plugged in again" in line for line in run.err), 60)  # noqa: B023
+            says(run, name, "plugged in again")
         eventually("one Job", lambda: len(jobs(cluster, shop)) == 1)
+        assert run.end() == 130
+    eventually("the end of the agents", lambda: nothing(cluster, shop), 10)
+
+
+def test_without_the_pool_services_go_on_and_the_next_has_its_own(
+    cluster: Cluster, shop: str, tmp_path: Path, no_process_left: str
+) -> None:  # fmt: skip
+    code = tmp_path / "app" / "main.py"
+    code.parent.mkdir()
+    code.write_text(SLEEPS)
+    app = {"target": "pod/b", "command": ["python3", "-u", "main.py"], "dir": "app", "watch": ["*.py"]}
+    with verb(["up", "-f", str(write(tmp_path, shop, {"a": talks("a"), "b": app})), "--watch"]) as run:
+        run.wait("b | begun", 60)
+        run.wait("a | round", 60)
+        os.kill(pool_of(no_process_left), signal.SIGKILL)
+        goes_on(run, "a")
+        code.write_text(f"print('new')\n{SLEEPS}")
+        run.wait("b | new", 60)
+        run.wait("b | sidestage: no agent is shared with other services", 5)
+        goes_on(run, "a")
+        assert run.end() == 130
+    eventually("the end of the agents", lambda: nothing(cluster, shop), 45)
+
+
+def pool_of(token: str) -> int:
+    """Whoever of the test's processes listens by the pool's name (proc_pid_net(5))."""
+    lines = Path("/proc/net/unix").read_text().splitlines()
+    inodes = {f"socket:[{line.split()[6]}]" for line in lines if f"@sidestage-up-{os.getuid()}-" in line}
+    (pid,) = [
+        pid for pid in marked(token)
+        if any(os.path.islink(fd) and os.readlink(fd) in inodes for fd in Path(f"/proc/{pid}/fd").iterdir())
+    ]  # fmt: skip
+    return pid
+
+
+def test_a_refusal_is_told_to_each_and_nothing_is_left(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    cluster.kubectl("create", "quota", "none", "-n", shop, "--hard=count/jobs.batch=0")
+    try:
+        services = {name: plugged(name, SLEEPS, restart="on-failure") for name in "ab"}
+        with verb(["up", "-f", str(write(tmp_path, shop, services))]) as run:
+            for name in "ab":
+                says(run, name, "exceeded quota")
+            assert run.end() == 130
+    finally:
+        cluster.kubectl("delete", "quota", "none", "-n", shop)
+    assert nothing(cluster, shop)
+
+
+def test_agents_beside_replicas_are_in_the_same_jobs(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """Two workloads of two pods on two nodes, four agents, two Jobs."""
+    for name in ("twins", "pair"):
+        container = {"name": "app", "image": "localhost/static:1", "imagePullPolicy": "Never"}
+        spread = {
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": name}},
+        }  # fmt: skip
+        spec = {"terminationGracePeriodSeconds": 0, "topologySpreadConstraints": [spread], "containers": [container]}
+        deployment = {
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+            "spec": {
+                "replicas": 2, "selector": {"matchLabels": {"app": name}},
+                "template": {"metadata": {"labels": {"app": name}}, "spec": spec},
+            },
+        }  # fmt: skip
+        cluster.kubectl("apply", "-n", shop, "-f", "-", stdin=json.dumps(deployment))
+        cluster.kubectl("rollout", "status", "-n", shop, f"deployment/{name}", "--timeout=55s")
+    services = {name: {"target": f"deployment/{name}", "command": ["python3", "-u", "-c", SERVER]} for name in ("twins", "pair")}
+    with verb(["up", "-f", str(write(tmp_path, shop, services))]) as run:
+        for name in services:
+            says(run, name, "are seen as well")
+        assert len(jobs(cluster, shop)) == 2
         assert run.end() == 130
     eventually("the end of the agents", lambda: nothing(cluster, shop), 10)
 

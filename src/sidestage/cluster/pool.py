@@ -32,6 +32,7 @@ from sidestage.cluster.targets import resolve
 from sidestage.stream.loop import Loop, Timer
 from sidestage.targets.spec import TargetSpec
 
+FIRST = 15.0  # seconds that a Job which was made ahead waits for somebody: each logs in for himself. Less than job.PATIENCE
 LINGER = 6.0  # seconds that a Job stays when nobody has it: a service may be starting again. Less than job.ANOTHER
 PLAN_SECONDS = 5.0  # for all targets to be found; who asks meanwhile waits
 END_SECONDS = 15.0  # for the services to end, once `up` has
@@ -103,6 +104,7 @@ class _Job:
     want: Want  # with all rights that it has
     created: Created
     ready: bool = False
+    doing: str = ""  # until then
     leases: set[_Lease] = field(default_factory=set)
     timer: Timer | None = None
 
@@ -214,6 +216,8 @@ class Pool:
             return
         job = lease.job = self._fitting(want) or self._make(want)
         job.leases.add(lease)
+        if job.doing:
+            lease.tell("phase", text=job.doing)
         if job.ready:
             self._work(lambda: launch.still_runs(self._api(job.want.access), job.created), partial(self._looked, lease, job))
 
@@ -233,7 +237,7 @@ class Pool:
         job.leases.discard(lease)
         lease.job = None
         if not job.leases and job.ready and job in self._jobs:
-            self._wait(job)
+            self._wait(job, LINGER)
 
     # -- Jobs --
 
@@ -253,6 +257,7 @@ class Pool:
         want = job.want
 
         def say(_kind: str, text: str) -> None:
+            job.doing = text
             for lease in list(job.leases):
                 lease.tell("phase", text=text)
 
@@ -264,11 +269,11 @@ class Pool:
         if job not in self._jobs:  # all was removed meanwhile, perhaps before this came to be
             self._work(lambda: launch.remove(self._api(job.want.access), job.created), lambda *_: None)
         elif error is None:
-            job.ready = True
+            job.ready, job.doing = True, ""
             for lease in job.leases:
                 self._grant(lease, job)
             if not job.leases:
-                self._wait(job)
+                self._wait(job, FIRST)
         else:
             unknown = ClusterError(f"the agent could not be started: {error!r}", "run again with --debug to see more")
             told = error if isinstance(error, ClusterError) else unknown
@@ -276,7 +281,7 @@ class Pool:
             for lease in job.leases:
                 lease.tell("failed", cause=told.cause, cure=told.cure)
 
-    def _wait(self, job: _Job) -> None:
+    def _wait(self, job: _Job, seconds: float) -> None:
         """Nobody has it; a service that starts again would."""
 
         def over() -> None:
@@ -285,7 +290,7 @@ class Pool:
 
         if job.timer:
             job.timer.cancel()
-        job.timer = self._loop.later(LINGER, over)
+        job.timer = self._loop.later(seconds, over)
 
     def _forget(self, job: _Job) -> None:
         """Nobody gets it any more, and it is removed."""

@@ -94,11 +94,13 @@ class Up:
         self.thread = threading.Thread(target=made.run, daemon=True)
         self.thread.start()
 
-    def take(self, name: str, *features: str, agent: Agent | None = None) -> Created:
+    def take(
+        self, name: str, *features: str, agent: Agent | None = None, say: Callable[[str, str], None] = lambda *_: None
+    ) -> Created:
         created = Created(1)
         asked = plan(name, *features, agent=agent, pool=self.name)
         target = PodTarget("shop", name, name, "node2" if name in ON_NODE2 else "node1", "app", "containerd://a", {})
-        lease.take(asked, created, target, lambda *_: None)
+        lease.take(asked, created, target, say)
         self._taken.append(created)
         return created
 
@@ -183,6 +185,27 @@ def test_a_job_that_nobody_has_any_more_is_removed(up: Start, monkeypatch: pytes
     soon(lambda: run.api.deleted == [one.job.rpartition("/")[2]])
     assert run.jobs() == []
     assert run.take("a").job != one.job
+
+
+def test_what_was_made_ahead_for_nobody_is_removed(up: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "FIRST", 0.1)
+    run = up(plan("a"), plan("b"))
+    soon(lambda: (len(run.api.made), len(run.api.deleted)) == (1, 1))
+
+
+def test_who_comes_late_hears_what_is_waited_for(up: Start) -> None:
+    run = up(plan("a"), plan("b"))
+    run.api.slow.clear()
+    soon(lambda: run.api.made)
+    said: list[str] = []
+
+    def say(_kind: str, text: str) -> None:
+        said.append(text)
+        run.api.slow.set()
+
+    created = run.take("a", say=say)
+    assert created.pod
+    assert said[0] == "creating the agent on node1"
 
 
 def test_wider_needs_get_a_job_of_their_own(up: Start) -> None:
