@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 READY = b"SIDESTAGE-AGENT-READY\n"
 MAX_DATA = 256 << 10  # bytes in a data frame; on the control link the laptop's side may ask for less
+GUARD_SECONDS = 5.0  # for the container's main process to listen
 NO_PYTHON, NO_PERMISSION, NO_PROCESS, NO_GUARD = 95, 96, 97, 98  # exit codes of a start that failed
 
 # What it means to be in the target's pod as another user and without rights.
@@ -225,13 +226,21 @@ class Agent:
 
 
 def _guard(name: str) -> socket.socket:
-    """The main process of our container ends with this connection, and its end is ours: it is told when the pod is deleted."""
+    """The main process of our container ends with this connection, and its end is ours: it is told when the pod is deleted.
+
+    On a busy node it may be slower than we are, who came later.
+    """
     sock = socket.socket(socket.AF_UNIX)
-    try:
-        sock.connect("\0" + name)
-    except OSError as error:
-        _die(NO_GUARD, f"the container's main process is gone ({error.strerror}): it waits only so long for its agent")
-    return sock
+    ends = time.monotonic() + GUARD_SECONDS
+    while True:
+        try:
+            sock.connect("\0" + name)
+        except OSError as error:
+            if time.monotonic() > ends:
+                _die(NO_GUARD, f"the container's main process is gone ({error.strerror}): it waits only so long for its agent")
+            time.sleep(0.02)
+        else:
+            return sock
 
 
 def _raise_limit() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from sidestage.agent import payload
+from sidestage.agent import main, payload
 
 Guard = Callable[[int, int], "tuple[subprocess.Popen[bytes], str]"]
 
@@ -56,6 +59,19 @@ def test_it_ends_with_its_last_agent(guard: Guard) -> None:
     assert process.wait(20) == 0
 
 
+def test_an_agent_that_is_faster_waits_for_it() -> None:
+    name = f"guard-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX) as late:
+        late.bind("\0" + name)
+        timer = threading.Timer(0.3, late.listen)
+        timer.start()
+        main._guard(name).close()
+        timer.join()
+    code = "from sidestage.agent import main; main.GUARD_SECONDS = 0.1; main._guard('nobody')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "main process is gone" in done.stderr) == (main.NO_GUARD, True), done
+
+
 def test_it_ends_when_no_agent_comes(guard: Guard) -> None:
     assert guard(1, 60)[0].wait(20) == 0
 
@@ -66,7 +82,9 @@ def test_what_is_shared_waits_for_another_agent(guard: Guard) -> None:
     time.sleep(0.3)
     assert process.poll() is None
     with agent(name) as one:
-        time.sleep(0.5)  # by now it is accepted, not only connected
+        one.sendall(b"x")
+        while fcntl.ioctl(one, termios.TIOCOUTQ, bytes(4)) != bytes(4):  # until the guard has read it, and knows us
+            time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         assert one.recv(1) == b"", "the agent hears that the pod is being deleted"
         assert process.poll() is None, "and has time to undo what it did"
