@@ -81,7 +81,7 @@ reader = os.open(base + "log", os.O_RDONLY)
 for writer in (first, second, first):
     os.write(writer, b"line\n"); print(os.read(reader, 100), os.fstat(second).st_size, os.stat(base + "log").st_size)
 os.truncate(base + "log", 3); print(os.fstat(reader).st_size, os.pread(reader, 100, 0))
-os.chmod(base + "log", 0o400); print(oct(os.fstat(reader).st_mode))
+os.chmod(base + "log", 0o640); print(oct(os.fstat(reader).st_mode))
 os.posix_fallocate(fd, 0, 100000); print(os.fstat(fd).st_size)
 fails(os.write, reader, b"x"); fails(os.read, first, 1); fails(os.ftruncate, reader, 1)
 again = os.open(f"/proc/self/fd/{reader}", os.O_RDWR); os.pwrite(again, b"A", 0); print(os.pread(reader, 5, 0))

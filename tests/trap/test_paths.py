@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.testkit.target import ROOT, Target, target
+from tests.testkit.user import laptop
 
 TREE = r"""
 set -e; mkdir -p /srv/tree/sub/below; cd /srv/tree
@@ -158,25 +159,11 @@ with f.ThreadPoolExecutor(20) as pool: print(sum(pool.map(one, range(2000))))
     assert (plugged.out, plugged.code) == (native.out, 0), plugged.err
 
 
-def uncover(*folders: Path) -> str:
-    """Shell lines that make `folders` reachable for every user, in a mount namespace: a home is often closed to others."""
-    hidden = {}  # folder -> its topmost parent that is closed
-    for folder in folders:
-        closed = [parent for parent in reversed(folder.parents) if not parent.stat().st_mode & 0o001]
-        if closed:
-            hidden[folder] = closed[0]
-    aside = [f"mkdir /mnt/{n}; mount --rbind {folder} /mnt/{n}" for n, folder in enumerate(hidden)]
-    cover = [f"mount -t tmpfs -o mode=755 x {parent}" for parent in sorted(set(hidden.values()))]
-    back = [f"mkdir -p {folder}; mount --rbind /mnt/{n} {folder}" for n, folder in enumerate(hidden)]
-    return "\n".join([*aside, *cover, *back])
-
-
 def test_unprivileged(folder: Path) -> None:
     """Target and plugged program of a user without any privilege, in a user namespace of the user's own."""
     here = f"PYTHONPATH={ROOT / 'src'} LC_ALL=C {sys.executable} -m sidestage exec -t process/$P -- "
     script = f"""
-mount -t tmpfs x /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse
-{uncover(ROOT, Path(sys.prefix), Path(sys.base_prefix))}
+{laptop()}
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all sh -c '
 cd /; HOME=/tmp; export HOME
 unshare --user --map-root-user --net --mount --uts sh -c "mount -t tmpfs x /srv; echo remote >/srv/file; exec sleep 60" & P=$!
