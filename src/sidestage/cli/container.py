@@ -64,6 +64,8 @@ class Container:
 
     def begins(self, spec: dict[str, Any]) -> bool:
         at = surroundings(spec)
+        if self._settings.feature.fs.execute:
+            self._say("feature.fs.execute has no effect in a container: its programs are those of its image")
         self._policy.files = files_policy(self._settings, at)
         process = spec["process"]
         unset = {name.upper() for name in self._settings.feature.env.unset}
@@ -146,4 +148,4 @@ def surroundings(spec: Mapping[str, Any]) -> Surroundings:
         f"^{re.escape(place)}(/|$)" for place in mounted
         if not any(place == made or place.startswith(f"{made}/") for made in _MADE_HERE)
     ]  # fmt: skip
-    return Surroundings(home, process.get("cwd") or "/", program, env.get("TMPDIR", "/tmp"), path, local)
+    return Surroundings(home, process.get("cwd") or "/", program, env.get("TMPDIR", "/tmp"), path, local, runs=False)

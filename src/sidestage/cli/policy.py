@@ -50,6 +50,7 @@ class Surroundings:
     tempdir: str
     search_path: Sequence[str]
     local: Sequence[str] = ()  # patterns besides the user's
+    runs: bool = True  # can programs of the target be run there, if they may be?
 
 
 def surroundings(command: Sequence[str]) -> Surroundings:
@@ -65,7 +66,7 @@ def files_policy(config: Config, at: Surroundings) -> FilesPolicy:
     hidden = (f"^{re.escape(at.home)}/\\.aws(/|$)",) if config.feature.magic.aws else ()
     return FilesPolicy(
         Mode(fs.mode), read_write=fs.read_write, read_only=fs.read_only, local=(*fs.local, *at.local),
-        not_found=(*fs.not_found, *hidden), execute=fs.execute, mapping=dict(fs.mapping.items()),
+        not_found=(*fs.not_found, *hidden), execute=fs.execute if at.runs else (), mapping=dict(fs.mapping.items()),
         home=at.home, cwd=at.cwd, executable=at.executable, tempdir=at.tempdir, search_path=at.search_path,
     )  # fmt: skip
 

@@ -42,6 +42,7 @@ class Engine:
     def __init__(self, sup: Supervisor, box: Box, ready: Callable[[int, socket.socket | None], None]) -> None:
         self._sup, self._box, self._ready = sup, box, ready
         self.pid = -1
+        sup.boxed = True
         self._roots: dict[int, int] = {}  # first processes in the container, with a pidfd each
         self._handed = False
         self._refused = ""

@@ -91,6 +91,9 @@ class Paths:
             return e.ENOENT
         if decision is Decision.REMOTE:
             return Place(True, mapped, write or self._may_write(path))
+        if mapped != path and self.sup.boxed:
+            self.sup.say(f"{path}: feature.fs.mapping to a file of the image can't be followed in a container")
+            return e.ENOENT  # never a file of this machine
         if mapped != path:
             return Place(False, mapped)
         if path[0] != "/" and (not write or self._writes) and (base := self.directory(call.tid, dirfd)):
@@ -123,7 +126,7 @@ class Paths:
         match = _FD_LINK.match(link)
         if not match or self.root < 0:
             return None
-        task = tid if match[1] in ("self", "thread-self") else int(match[1])
+        task = _task(tid, match[1])
         return self.directory(task, int(match[2])) if match[2] else self._behind(f"/proc/{task}/exe")
 
     def node_name(self, tid: int, link: str) -> str | None:
@@ -131,7 +134,7 @@ class Paths:
         match = _FD_LINK.match(link)
         if not match or not match[2] or self.root < 0:
             return None
-        link = f"/proc/{tid if match[1] in ('self', 'thread-self') else match[1]}/fd/{match[2]}"
+        link = f"/proc/{_task(tid, match[1])}/fd/{match[2]}"
         try:
             name = os.readlink(link)[1:]
             return name if name in self._nodes and kernel.device(link) == self.device else None
@@ -165,6 +168,17 @@ class Paths:
                 self._nodes[node] = new + path[len(old) :]
             elif exchange and (path == new or path.startswith(f"{new}/")):
                 self._nodes[node] = old + path[len(new) :]
+
+
+def _task(tid: int, named: str) -> int:
+    """Whom `tid` means by this name below /proc. Of others in a container's PID namespace nothing is known: 0."""
+    if named in ("self", "thread-self"):
+        return tid
+    with open(f"/proc/{tid}/status", "rb") as status:
+        ids = next((line.split()[1:] for line in status if line.startswith(b"NStgid:")), [])
+    if len(ids) <= 1:
+        return int(named)
+    return tid if int(ids[-1]) == int(named) else 0
 
 
 def signed(value: int) -> int:

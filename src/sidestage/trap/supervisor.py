@@ -105,6 +105,7 @@ class Supervisor:
         self._skip = frozenset(skip)
         self.broker: Broker
         self.network = Network()
+        self.boxed = False  # do the tasks have a root of their own?
         self._listeners: set[int] = set()
         self._say, self._said = say, set[str]()
         self._handlers: dict[int, Handler] = {}
