@@ -134,7 +134,7 @@ def fails(
         more([*others, passing], "staging", 5)
         more([mine[0]], "staging", 5)
     lost = [len(each.lost) - was for each, was in zip((*others, *mine), before, strict=True)] + [len(passing.lost)]
-    # In an agent's hands at the moment of its kill is one request of each client whose connection passes through it. Of matched ones
+    # In the hands of a killed agent is one request of each client whose connection passes through it. Of matched ones
     # it is the one that is with the program when that ends, as it does in every run.
     through, matched = int(how == "KILL" and part == "agent"), 1
     allowed = [through, 0, matched, 0, through]
