@@ -24,6 +24,7 @@ from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 
 if TYPE_CHECKING:
+    from sidestage.agent.inotify import Inotify
     from sidestage.agent.steal import Steal
 
 READY = b"SIDESTAGE-AGENT-READY\n"
@@ -108,6 +109,7 @@ class Agent:
             "bulk": lambda a: (self._bulk.ticket(), b""),
             "cpu": lambda a: ({"seconds": time.process_time()}, b""),
             "statfs": lambda a: ({"statfs": self._files.statfs(a["path"])}, b""),
+            "watch": lambda a: (self._watching().watch(a["path"], bool(a.get("follow", True))), b""),
         }
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
             "close": lambda a: self._files.close(a["handle"]),
@@ -120,6 +122,7 @@ class Agent:
             "unsteal": lambda call, a: self._stealing().unsteal(call, a),
         }
         self._steal: Optional[Steal] = None
+        self._inotify: Optional[Inotify] = None
         if target.closed:
             self._links.control.event("warning", {"text": CLOSED[args.get("here", "")]})
         if target.pidfd >= 0:
@@ -205,6 +208,16 @@ class Agent:
             ways = (self._args["redirect"],) if self._args.get("redirect") else WAYS
             self._steal = Steal(self._loop, self._links, str(self._args["session"]), ways, self._files.whole)
         return self._steal
+
+    def _watching(self) -> Inotify:
+        if self._inotify is None:
+            from sidestage.agent.inotify import Inotify
+
+            control = self._links.control
+            self._inotify = Inotify(
+                self._loop, self._files, lambda events: control.event("watched", {"events": events}), control.mux.pending
+            )
+        return self._inotify
 
     def _end(self) -> None:
         """The laptop is gone. Clients of the target whose connections pass through here are seen off first."""

@@ -103,6 +103,12 @@ class FuseFiles:
         """What the agent says that a call by path has changed."""
         self._writes.touched(stats)
 
+    def changed(self, paths: set[str]) -> None:
+        """Somebody saw these change: what the kernel knows of their attributes is old. Few files are open, and few are watched."""
+        for number, node in self.nodes.items():
+            if node.path in paths:
+                self.invalidate(number)
+
     def subject(self, name: int) -> dict[str, Any]:
         """How the agent is told of a file that trap has opened by this name."""
         return self._writes.subject(name)

@@ -8,6 +8,7 @@ mount FUSE (Linux 4.18); the caller never changes namespaces.
 from __future__ import annotations
 
 import ctypes
+import errno as e
 import os
 import socket
 from contextlib import closing
@@ -20,6 +21,8 @@ _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
 _CLOEXEC = 1
 _NOSUID_NODEV, _NOEXEC = 2 | 4, 8  # MOUNT_ATTR_*
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
+
+TMPFS_INODES = 1 << 20  # of some 700 bytes each, when so many names are in the directories that are watched
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -81,6 +84,37 @@ def _mount(device: str, writable: bool, executable: bool, inside: int) -> tuple[
         _call("fsconfig", _FSCONFIG, context, _SET_FLAG, flag, None, 0)
     _call("fsconfig", _FSCONFIG, context, _CREATE, None, None, 0)
     return server, _call("fsmount", _FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV | (0 if executable else _NOEXEC))
+
+
+def tmpfs() -> int:
+    """The root directory of an empty file system in memory, which is nowhere too. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    with closing(ours):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(_tmpfs(theirs))
+            finally:
+                os._exit(1)
+        theirs.close()
+        _message, fds, _flags, _address = socket.recv_fds(ours, 1, 1)
+        os.waitpid(pid, 0)
+    if not fds:
+        raise OSError(e.EOPNOTSUPP, "no file system can be mounted in memory")
+    return fds[0]
+
+
+def _tmpfs(sock: socket.socket) -> int:
+    try:
+        context = _call("fsopen", _FSOPEN, b"tmpfs", _CLOEXEC)
+    except PermissionError:
+        _enter_user_namespace(os.getuid(), os.getgid())
+        context = _call("fsopen", _FSOPEN, b"tmpfs", _CLOEXEC)
+    for key, value in ("nr_inodes", str(TMPFS_INODES)), ("mode", "700"):
+        _call("fsconfig", _FSCONFIG, context, _SET_STRING, key.encode(), value.encode(), 0)
+    _call("fsconfig", _FSCONFIG, context, _CREATE, None, None, 0)
+    socket.send_fds(sock, [b"+"], [_call("fsmount", _FSMOUNT, context, _CLOEXEC, _NOSUID_NODEV | _NOEXEC)])
+    return 0
 
 
 def _enter_user_namespace(uid: int, gid: int) -> None:

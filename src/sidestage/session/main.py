@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import resource
@@ -24,6 +25,7 @@ from sidestage.session.outgoing import Outgoing
 from sidestage.session.pathchanges import PathChanges
 from sidestage.session.recent import Recent
 from sidestage.session.resolver import Resolver
+from sidestage.session.shadows import Shadows
 from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
@@ -170,6 +172,7 @@ class Session:
             self._learn_names()
         self._root: list[int] = []  # of the FUSE mount, and maybe its opener
         self._files: FuseFiles | MemFiles | None = None
+        self._shadows: Shadows | None = None
         if mounted:
             self._root = [fd for fd in (mounted.root, mounted.opener) if fd >= 0]
             asked = self._asked
@@ -178,6 +181,8 @@ class Session:
             else:
                 self._files = FuseFiles(self._loop, asked, mounted.fuse, writable=options.writable)
                 self._broker.on("change", PathChanges(asked, self._files).change)
+                self._shadows = Shadows(asked, self._files.changed, self._say)
+            self._broker.on("watch", self._shadows.watch if self._shadows else _no_watch)
             self._begun["note"] = mounted.why
         for op in ("stat", "readlink", "access", "statfs", "realpath"):
             self._broker.on(op, self._path_call(op))
@@ -316,6 +321,8 @@ class Session:
             self._broker.event("replay", how=name.partition(".")[2], what=args.get("what", ""))
             if name == "replay.done":
                 self._loop.later(REPLAYED, lambda: self._broker.event("ended", text="all that was recorded is played"))
+        elif name == "watched" and self._shadows:
+            self._shadows.happened(args["events"])
         elif name == "warning":
             self._say(args["text"])
         elif name == "mirror.dropped":
@@ -342,10 +349,16 @@ class Session:
         self._attachment.hello(self._options.session, lambda *_: None)
         if isinstance(self._files, FuseFiles):
             self._files.agent_changed()
+        if self._shadows:
+            self._shadows.agent_changed()
         self._incoming.subscribe_all(self._links.control)
 
     def _trap_gone(self) -> None:
         self._loop.stop()
+
+
+def _no_watch(_args: Args, _fds: list[int], reply: Reply) -> None:
+    reply(errno.EOPNOTSUPP)
 
 
 def _variables(raw: bytes) -> dict[str, str]:

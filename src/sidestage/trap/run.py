@@ -27,13 +27,14 @@ from sidestage.trap import (
     sys_paths,
     sys_stat,
     sys_udp,
+    sys_watch,
 )  # fmt: skip
 from sidestage.trap.broker import Broker
 from sidestage.trap.ports import Begin, Box, Policy
 from sidestage.trap.supervisor import Supervisor, children, terminate
 
 FAMILIES = (sys_connect, sys_accept, sys_bind, sys_names, sys_udp)
-FILE_FAMILIES = (sys_open, sys_stat, sys_paths, sys_exec, sys_change)  # the last takes some over from sys_paths
+FILE_FAMILIES = (sys_open, sys_stat, sys_paths, sys_watch, sys_exec, sys_change)  # the last takes some over from sys_paths
 WALL = 0x40000000  # also threads that we trace (wait(2))
 SETTLE = 0.5  # seconds for processes that end together with the program
 GRACE = 2.0  # seconds between SIGTERM and SIGKILL for what the program left running

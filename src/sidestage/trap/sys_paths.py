@@ -22,8 +22,7 @@ def install(sup: Supervisor) -> None:
     sup.on("readlink", lambda c: _readlink(paths, c, AT_FDCWD, c.args[0], c.args[1], c.args[2]))
     sup.on("readlinkat", lambda c: _readlink(paths, c, c.args[0], c.args[1], c.args[2], c.args[3]))
     sup.on("statfs", lambda c: _statfs(paths, c))
-    sup.on("inotify_add_watch", lambda c: _not_here(paths, c, AT_FDCWD, c.args[1], "can't be watched from here"))
-    sup.on("name_to_handle_at", lambda c: _not_here(paths, c, c.args[0], c.args[1], ""))
+    sup.on("name_to_handle_at", lambda c: _no_handle(paths, c))
     sup.on("chdir", lambda c: _chdir(paths, c))
     for name in ("getxattr", "lgetxattr", "listxattr", "llistxattr"):
         sup.on(name, lambda c: _xattr(paths, c))
@@ -124,17 +123,11 @@ def _chdir(paths: Paths, call: Call) -> None:
     call.cont()
 
 
-def _not_here(paths: Paths, call: Call, dirfd: int, address: int, why: str) -> None:
-    """EOPNOTSUPP: name_to_handle_at(2) has it for this, and who would watch then looks from time to time."""
-    place = paths.locate(call, dirfd, address)
-    if place is None:
-        return
-    if place.remote:
-        if why:
-            paths.sup.say(f"{place.path} {why}: it is the target's")
-        call.fail(e.EOPNOTSUPP)
-    else:
-        call.cont()
+def _no_handle(paths: Paths, call: Call) -> None:
+    """EOPNOTSUPP: name_to_handle_at(2) has it for file systems without handles, and its users for network file systems."""
+    place = paths.locate(call, call.args[0], call.args[1])
+    if place is not None:
+        call.fail(e.EOPNOTSUPP) if place.remote else call.cont()
 
 
 def _xattr(paths: Paths, call: Call) -> None:
