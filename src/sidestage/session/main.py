@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import resource
@@ -25,7 +24,7 @@ from sidestage.session.outgoing import Outgoing
 from sidestage.session.pathchanges import PathChanges
 from sidestage.session.recent import Recent
 from sidestage.session.resolver import Resolver
-from sidestage.session.shadows import Shadows
+from sidestage.session.shadows import Shadows, no_watch
 from sidestage.session.watch import Watch, Wish
 from sidestage.stream.link import HEARTBEAT, SILENCE, Link
 from sidestage.stream.loop import Loop
@@ -182,7 +181,7 @@ class Session:
                 self._files = FuseFiles(self._loop, asked, mounted.fuse, writable=options.writable)
                 self._broker.on("change", PathChanges(asked, self._files).change)
                 self._shadows = Shadows(asked, self._files.changed, self._say)
-            self._broker.on("watch", self._shadows.watch if self._shadows else _no_watch)
+            self._broker.on("watch", self._shadows.watch if self._shadows else no_watch)
             self._begun["note"] = mounted.why
         for op in ("stat", "readlink", "access", "statfs", "realpath"):
             self._broker.on(op, self._path_call(op))
@@ -355,10 +354,6 @@ class Session:
 
     def _trap_gone(self) -> None:
         self._loop.stop()
-
-
-def _no_watch(_args: Args, _fds: list[int], reply: Reply) -> None:
-    reply(errno.EOPNOTSUPP)
 
 
 def _variables(raw: bytes) -> dict[str, str]:

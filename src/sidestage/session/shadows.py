@@ -32,6 +32,11 @@ _IS_DIRECTORY = 0x40000000  # IN_ISDIR
 Event = tuple[int, int, int, str]  # watch, mask, cookie, name
 
 
+def no_watch(_args: Args, _fds: list[int], reply: Reply) -> None:
+    """Where there is no FUSE, there is no such file system either."""
+    reply(e.EOPNOTSUPP)
+
+
 class _Shadow:
     def __init__(self, path: str, follow: bool, name: str, directory: bool) -> None:
         self.path, self.follow, self.name, self.directory = path, follow, name, directory
