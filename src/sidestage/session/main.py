@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
-from sidestage.session.feed import Feed
+from sidestage.session.feed import Feed, variables
 from sidestage.session.fusefs import FuseFiles
 from sidestage.session.here import Here
 from sidestage.session.incoming import Incoming
@@ -232,7 +232,7 @@ class Session:
 
     def _on_env(self, _result: Args, raw: bytes, errno: int) -> None:
         kept = bytes(raw)
-        self._feed.tell("env", variables=lambda: _variables(kept))
+        self._feed.tell("env", variables=lambda: variables(kept))
         env = os.memfd_create("sidestage-env", os.MFD_CLOEXEC)
         os.write(env, raw)
         self._begun["env"] = env
@@ -354,14 +354,6 @@ class Session:
 
     def _trap_gone(self) -> None:
         self._loop.stop()
-
-
-def _variables(raw: bytes) -> dict[str, str]:
-    """The target's environment for those who look on: secrets are x's."""
-    from sidestage.record.mask import environment
-
-    pairs = (item.partition("=") for item in environment(raw).decode(errors="replace").split("\0"))
-    return {name: value for name, sep, value in pairs if sep}
 
 
 class Mounted(NamedTuple):
