@@ -160,4 +160,6 @@ def test_streams_of_one_connection_of_http2(staging: Target, tls: Secure, delive
         flags = [*own(tls), "--tls-delivery", delivery, "--http-header-filter", "^x-me: alice$"]
         with stealing(staging, [str(program), *how], *flags, port=GO):
             assert asked(staging, tls, program) == [*want["local"][1::2], *want["staging"][::2]]
+        with stealing(staging, [str(program), *how], *flags[:-2], port=GO):  # the whole port
+            assert asked(staging, tls, program) == want["local"]
         assert asked(staging, tls, program) == want["staging"]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from typing import List, Optional, Sequence
 
 from sidestage.http.http2 import PREFACE, begins_settings
-from sidestage.http.orders import CLIENT, POD, Eof, Open, Order, Rule, Send, Timer
+from sidestage.http.orders import CLIENT, POD, Eof, Note, Open, Order, Rule, Send, Timer
 from sidestage.http.route1 import DETECT_TIME, Http1
 from sidestage.http.route2 import Http2
 from sidestage.http.wires import Wires
 
+ENCRYPTED = "clients speak TLS, in which filters see nothing: name the certificate in feature.network.incoming.tls.certificate"
+_TLS = b"\x16\x03"  # a record with a handshake, RFC 8446 5.1
 MAX_EARLY = 64 << 10  # bytes that a server may send before the client's preface
 
 
@@ -58,6 +60,8 @@ class Router:
                 if early:
                     self._route.peer(POD, early)
                 return self._orders()
+            if first.startswith(_TLS):
+                self._out.append(Note(0, ENCRYPTED))
             self._first = first
             self._decide()
         else:

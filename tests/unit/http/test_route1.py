@@ -229,6 +229,12 @@ NOT_HTTP = [
 def test_other_protocols_pass_at_once(data: bytes, step: int) -> None:
     p = play().client(data, step)
     assert (p.spliced, p.pod, p.timer) == (POD, data, 0)
+    assert not p.notes or data[:1] == b"\x16"
+
+
+def test_that_a_filter_sees_nothing_in_tls_is_told() -> None:
+    p = play().client(b"\x16\x03\x01\x02\x00\x01")
+    assert p.spliced == POD and "feature.network.incoming.tls.certificate" in p.notes[0]
 
 
 def test_a_server_that_speaks_first_is_not_waited_for() -> None:
