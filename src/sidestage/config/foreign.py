@@ -108,13 +108,19 @@ MAPPED: dict[str, Mapped] = {
 Note = Callable[[str], None]
 
 
-def adapt(tree: dict[str, Any], problems: list[str], say: Note) -> None:
-    """Take mirrord's own keys out of `tree`, in place; what is refused goes to `problems`, what has no effect to `say`."""
+def adapt(tree: dict[str, Any], problems: list[str], say: Note) -> dict[str, str]:
+    """Take mirrord's own keys out of `tree`, in place; what is refused goes to `problems`, what has no effect to `say`.
+
+    Returns which of ours are there for which of theirs.
+    """
     moved: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for path, convert in MAPPED.items():
         found, value = _take(tree, path)
         if found:
-            moved.update(convert(value))
+            ours = convert(value)
+            moved.update(ours)
+            sources.update(dict.fromkeys(ours, path))
             near = NEAREST.get((path, str(value)))
             if near is not None:
                 say(f"{path}: {value} is {near}")
@@ -134,6 +140,7 @@ def adapt(tree: dict[str, Any], problems: list[str], say: Note) -> None:
             problems.append(f"{path}: {reason}")
     for path, value in moved.items():
         _put(tree, path, value)
+    return sources
 
 
 def _off(value: Any) -> bool:

@@ -60,8 +60,7 @@ def load(
     given = {**variables, **overrides}
     text, tree = read(file, given.get("key"), environ) if file else ("", {})
     problems: list[str] = []
-    if file:
-        foreign.adapt(tree, problems, lambda note: say(f"{file}: {note}"))
+    theirs = foreign.adapt(tree, problems, lambda note: say(f"{file}: {note}")) if file else {}
     for key, value in given.items():
         _set(tree, key.split("."), value)
     config = build(Config, tree, "", problems)
@@ -69,7 +68,7 @@ def load(
     if problems:
         sources = {key: environment.name(key) for key in variables} | dict.fromkeys(overrides, "flags")
         elsewhere = {problem: sources[key] for problem in problems if (key := _key(problem).partition("[")[0]) in sources}
-        raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems), elsewhere)
+        raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems, theirs), elsewhere)
     return typing.cast("Config", config)
 
 
@@ -77,7 +76,7 @@ def find(path: str | None) -> Path | None:
     """The file to read: the one named, else the only one of PLACES; ours come before mirrord's."""
     if path:
         file = Path(path).expanduser()
-        if not file.is_file():
+        if not file.exists() or file.is_dir():  # a pipe will do, as of a shell's <(...)
             raise ConfigError(path, ["no such file"])
         return file
     for folder in (".sidestage", ".mirrord"):
@@ -92,7 +91,7 @@ def find(path: str | None) -> Path | None:
 def read(file: Path, key: str | None = None, environ: Mapping[str, str] = os.environ) -> tuple[str, dict[str, Any]]:
     """A file's text, rendered where it is a template, and its tree. Raises ConfigError."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(file), [f"can't be read: {error}"]) from error
     try:
@@ -129,13 +128,13 @@ def _parse(suffix: str, text: str) -> Any:
     return json.loads(text)
 
 
-def _lines(file: Path | None, text: str, problems: list[str]) -> dict[str, int]:
+def _lines(file: Path | None, text: str, problems: list[str], theirs: Mapping[str, str]) -> dict[str, int]:
     if file is None:
         return {}
     from sidestage.config import positions
 
     found = positions.lines(file.suffix, text)
-    return {problem: line for problem in problems if (line := found.get(_key(problem)))}
+    return {problem: line for problem in problems if (line := found.get(_key(problem)) or found.get(theirs.get(_key(problem), "")))}
 
 
 def _key(problem: str) -> str:

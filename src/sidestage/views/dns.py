@@ -49,7 +49,7 @@ class NameFilter:
         if port != "*" and int(port) > 65535:
             raise NameFilterError(f"{text!r}: there is no port {port}")
         if not host and port != "*":
-            raise NameFilterError(f"{text!r} has no name, and a query doesn't say for which port the address will be used")
+            raise NameFilterError(f"{text!r} has no name; leave it out: a query doesn't say for which port the address is")
         try:
             network = ipaddress.ip_network(host, strict=False)
         except ValueError as error:

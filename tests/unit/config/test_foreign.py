@@ -114,6 +114,13 @@ def test_null_is_the_default_of_each_of_their_keys() -> None:
     assert read(tree) == (Config(), [])
 
 
+def test_what_is_wrong_with_a_key_of_theirs_is_found_on_its_line() -> None:
+    Path("m.json").write_text('{"feature": {"network": {"incoming": {\n "mode": "steal",\n "on_concurrent_steal": "abotr"}}}}')
+    with pytest.raises(ConfigError) as error:
+        load("m.json", {}, {})
+    assert error.value.located()[0].startswith("m.json:3: feature.network.incoming.on_conflict: 'abotr' is none of")
+
+
 def test_kubernetes_own_spelling_of_what_theirs_spells_otherwise() -> None:
     given = {"seccomp_profile": {"type": "RuntimeDefault"}, "app_armor_profile": {"type": "Unconfined"}}
     want = {"seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Unconfined"}}

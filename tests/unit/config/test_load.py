@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,16 @@ def test_what_is_wrong_with_a_variable_is_not_the_file_s() -> None:
     assert [line.partition(": ")[0] for line in error.value.located()] == [
         "SIDESTAGE_FEATURE_FS_MODE", "SIDESTAGE_FEATURE_FS_LOCAL", "c.yaml:3", "flags",
     ]  # fmt: skip
+
+
+def test_a_pipe_and_the_mark_of_an_editor() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, '\ufeff{"target": "process/9"}'.encode())
+    os.close(writing)
+    try:
+        assert load(f"/dev/fd/{reading}", {}, {}).target.path == "process/9"
+    finally:
+        os.close(reading)
 
 
 def test_what_is_commented_out_is_the_default() -> None:
