@@ -6,13 +6,14 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sidestage.cli.errors import UserError
 from sidestage.cli.options import Parser
-from sidestage.config import Config, ConfigError, load
-from sidestage.targets.spec import CLUSTER_KINDS, LOCAL_KINDS
+from sidestage.config import Config, ConfigError, load, positions
+from sidestage.targets.spec import CLUSTER_KINDS, LOCAL_KINDS, TargetError, parse
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     notes: list[str] = []
     try:
         settings = load(given.file, {}, say=notes.append)
+        _begin(given.file, settings, notes.append)
     except ConfigError as error:
         if not given.ide:
             raise UserError(str(error), "docs/configuration.md lists the keys") from error
@@ -48,6 +50,29 @@ def main(argv: list[str]) -> int:
         print(f"sidestage: {note}", file=sys.stderr)
     print(json.dumps(dataclasses.asdict(settings), indent=2))
     return 0
+
+
+def _begin(file: str, settings: Config, say: Callable[[str], None]) -> None:
+    """What `exec` looks at before it starts anything, as far as no command is needed. Raises ConfigError."""
+    from sidestage.cli.incoming import incoming_rules
+    from sidestage.cli.names import name_rules
+    from sidestage.cli.policy import rules
+
+    try:
+        if settings.target.path:
+            parse(settings.target.path, settings.target.namespace)
+        name_rules(settings, say)
+        rules(settings, ["-"], incoming_rules(settings, [], settings.target.path == "targetless"))
+    except TargetError as error:
+        raise _wrong(file, f"target.path: {error.cause}; {error.cure}") from error
+    except UserError as error:
+        raise _wrong(file, f"{error.cause}; {error.cure}") from error
+
+
+def _wrong(file: str, problem: str) -> ConfigError:
+    found = positions.lines(Path(file).suffix, Path(file).read_text(encoding="utf-8-sig"))
+    line = positions.line_of(problem.partition(": ")[0], found)
+    return ConfigError(file, [problem], {problem: line} if line else None)
 
 
 def migrate(argv: list[str]) -> int:

@@ -69,6 +69,8 @@ def load(
         sources = {key: environment.name(key) for key in variables} | dict.fromkeys(overrides, "flags")
         elsewhere = {problem: sources[key] for problem in problems if (key := _key(problem).partition("[")[0]) in sources}
         raise ConfigError(str(file) if file else "flags", problems, _lines(file, text, problems, theirs), elsewhere)
+    for note in _idle(config):
+        say(note)
     return typing.cast("Config", config)
 
 
@@ -134,7 +136,7 @@ def _lines(file: Path | None, text: str, problems: list[str], theirs: Mapping[st
     from sidestage.config import positions
 
     found = positions.lines(file.suffix, text)
-    return {problem: line for problem in problems if (line := found.get(_key(problem)) or found.get(theirs.get(_key(problem), "")))}
+    return {problem: line for problem in problems if (line := positions.line_of(theirs.get(key := _key(problem), key), found))}
 
 
 def _key(problem: str) -> str:
@@ -157,6 +159,10 @@ def _contradictions(config: Any) -> list[str]:
         found.append("feature.network.incoming: ports and ignore_ports exclude each other; keep one")
     if network.outgoing.filter.remote and network.outgoing.filter.local:
         found.append("feature.network.outgoing.filter: remote and local exclude each other; keep one")
+    if config.target.path == "targetless" and network.incoming.mode == "steal":
+        found.append("feature.network.incoming.mode: targetless gets nothing to steal; name a target")
+    if config.target.path == "targetless" and config.agent.mode != "job":
+        found.append(f"agent.mode: {config.agent.mode} is beside a target, and targetless has none; use job")
     if not 0 < config.agent.heartbeat * 2 <= config.agent.silence:
         found.append("agent: silence must be at least twice heartbeat, or a healthy link is given up; both are seconds")
     for name in ("port_mapping", "listen_ports"):
@@ -164,3 +170,13 @@ def _contradictions(config: Any) -> list[str]:
             if len(set(column)) != len(column):
                 found += [f"feature.network.incoming.{name}: a port stands in it twice"]
     return found + http_filter.problems(config) + tls.problems(config)
+
+
+def _idle(config: Config) -> list[str]:
+    """What is right and has no effect beside the rest."""
+    agent, found = config.agent, []
+    if agent.node_selector and config.target.path not in ("", "targetless"):
+        found.append("agent.node_selector has no effect: the agent runs where the target does")
+    if agent.namespace and agent.mode != "job":
+        found.append(f"agent.namespace has no effect: in mode {agent.mode} the agent is in the target's pod")
+    return found

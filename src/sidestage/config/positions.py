@@ -25,6 +25,13 @@ def lines(suffix: str, text: str) -> dict[str, int]:
     return found
 
 
+def line_of(key: str, found: dict[str, int]) -> int | None:
+    """The key's, or that of the section above it where a short form stands for both."""
+    while key and key not in found:
+        key = key.rpartition(".")[0]
+    return found.get(key)
+
+
 def _walk(node: Any, path: str, found: dict[str, int]) -> None:
     if node is None:
         return

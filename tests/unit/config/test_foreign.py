@@ -171,6 +171,10 @@ def test_verify_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
     assert verify.main(["--ide", ".mirrord/mirrord.json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["type"], said["config"], len(said["warnings"])) == ("Success", {"feature": {"fs": {"mode": "local"}}}, 1)
+    Path("t.yaml").write_text("feature:\n  fs: read\ntarget: deploymnt/x\n")
+    assert verify.main(["--ide", "t.yaml"]) == 0
+    (problem,) = json.loads(capsys.readouterr().out)["errors"]
+    assert problem.startswith("t.yaml:3: target.path: unknown kind") and "'deployment'" in problem
     Path("c.yaml").write_text("feature:\n  fs:\n    mod: read\n")
     assert verify.main(["--ide", "c.yaml"]) == 0
     said = json.loads(capsys.readouterr().out)

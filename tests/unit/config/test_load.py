@@ -153,6 +153,8 @@ def test_http_filters(keys: Any, spec: Any) -> None:
         ({"feature": {"network": {"outgoing": {"filter": {"local": "tcp:/x"}}}}}, ["filter.local[0]: 'tcp:/x' is not [tcp://|"]),
         ({"feature": {"network": {"outgoing": {"filter": {"remote": "a:70000"}}}}}, ["filter.remote[0]", "no port 70000"]),
         ({"feature": {"network": {"dns": {"filter": {"local": ["a", "a:b:c"]}}}}}, ["dns.filter.local[1]: 'a:b:c' is not"]),
+        ({"target": "targetless", "feature": {"network": {"incoming": "steal"}}}, ["incoming.mode", "name a target"]),
+        ({"target": "targetless", "agent": {"mode": "ephemeral"}}, ["agent.mode", "use job"]),
         ([], ["object"]),
     ],
 )
@@ -196,6 +198,22 @@ def test_what_is_wrong_with_a_variable_is_not_the_file_s() -> None:
     assert [line.partition(": ")[0] for line in error.value.located()] == [
         "SIDESTAGE_FEATURE_FS_MODE", "SIDESTAGE_FEATURE_FS_LOCAL", "c.yaml:3", "flags",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "target, agent, told",
+    [
+        ("pod/x", {"node_selector": {"a": "b"}}, "agent.node_selector"),
+        ("targetless", {"node_selector": {"a": "b"}}, ""),
+        ("pod/x", {"namespace": "n", "mode": "ephemeral"}, "agent.namespace"),
+        ("pod/x", {"namespace": "n"}, ""),
+    ],
+)
+def test_what_has_no_effect_beside_the_rest_is_told(target: str, agent: Any, told: str) -> None:
+    Path("c.json").write_text(json.dumps({"target": target, "agent": agent}))
+    notes: list[str] = []
+    load("c.json", {}, {}, notes.append)
+    assert [note.partition(" ")[0] for note in notes] == [told] * bool(told)
 
 
 def test_a_pipe_and_the_mark_of_an_editor() -> None:
