@@ -11,23 +11,26 @@ from __future__ import annotations
 from typing import Callable
 
 MAX_GROWN = 64 << 20  # bytes by which all windows of a link together may exceed their first size
-GRANTS = 4  # a window
+GRANTS, FAR_GRANTS = 2, 4  # a window: each wakes up all on the way, but a far sender must not stand still meanwhile
+FAR = 0.002  # seconds of round trip
 HEADROOM = 4  # so that it is found in few round trips; with grants after a quarter, a third more than one brings would just do
 
 
 class Pool:
     """What the windows of a link share."""
 
-    __slots__ = ("clock", "first", "rtt", "spare")
+    __slots__ = ("clock", "first", "grants", "rtt", "spare")
 
     def __init__(self, first: int, clock: Callable[[], float], spare: int = MAX_GROWN) -> None:
         self.first = first  # the size that both sides begin with
         self.clock = clock
         self.spare = spare
+        self.grants = GRANTS
         self.rtt = 0.0  # the shortest round trip seen, in seconds; 0: none yet, so nothing grows
 
     def heard(self, rtt: float) -> None:
         self.rtt = min(self.rtt or rtt, rtt)
+        self.grants = FAR_GRANTS if self.rtt > FAR else GRANTS
 
 
 class Window:
@@ -47,7 +50,7 @@ class Window:
             self._since = self._pool.clock()
         self._taken += n
         self._owed += n
-        if self._owed * GRANTS < self.size:
+        if self._owed * self._pool.grants < self.size:
             return 0
         self._fit()
         granted, self._owed = max(self._owed, 0), min(self._owed, 0)

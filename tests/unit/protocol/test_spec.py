@@ -108,7 +108,7 @@ def test_the_limits_are_those_of_the_code(name: str, value: int) -> None:
 
 
 def test_credit_is_granted_in_batches() -> None:
-    """As the page says: from a quarter of the window on, by a CREDIT of four bytes."""
+    """As the page says: from half a window on, by a CREDIT of four bytes."""
     laptop, agent = Mux("laptop", clock=lambda: 0.0), Mux("agent", clock=lambda: 0.0)
 
     def pass_on(source: Mux, sink: Mux) -> list[Event]:
@@ -118,7 +118,7 @@ def test_credit_is_granted_in_batches() -> None:
     pass_on(laptop, agent)
     agent.accept(channel, {})
     pass_on(agent, laptop)
-    part = wire.WINDOW // 4
+    part = wire.WINDOW // 2
     laptop.send(channel, bytes(part))
     pass_on(laptop, agent)
     agent.consumed(channel, part - 1)
