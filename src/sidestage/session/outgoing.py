@@ -68,8 +68,11 @@ class Outgoing:
                     attempt.result(error.errno or 5)
                     reply(error.errno or 5)
                     return
-                reply(local=info.get("local"))  # first: the program may ask for it as soon as it is connected
+                if not args["held"]:
+                    reply(local=info.get("local"))  # first: the program may ask for it as soon as it is connected
                 _join(program, end)
+            if args["held"]:
+                reply(local=info.get("local"))
             attempt.result()
             if by_name:
                 DnsStream(self._loop, link, channel, end, host, self.here, self._heard, attempt.ended)

@@ -114,7 +114,7 @@ class Pending:
             self._waiting.remove(call)
         elif sockets.interrupted(call.tid):
             self._waiting.remove(call)
-            self._go_on(call)
+            self._go_on(call, connected=False)
         elif left <= 0:
             self._waiting.remove(call)
             call.fail(late)
@@ -132,14 +132,16 @@ class Pending:
                     host, port = answer["local"]
                     self._table.remember(self._inode, self._address, (host, self._bound or port))
                 for call in waiting:
-                    self._go_on(call)
+                    self._go_on(call, connected=True)
 
-    def _go_on(self, call: Call) -> None:
+    def _go_on(self, call: Call, *, connected: bool) -> None:
         """Never with a socket that was shut down meanwhile: the kernel would connect it to who has that address here."""
-        if self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
-            call.fail(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
-        else:
+        if self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE:
             call.cont()
+        elif connected:
+            call.ret()  # and was reset since: the next call says so
+        else:
+            call.fail(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED)
 
     def _failed(self, code: int, waiting: list[Call]) -> None:
         self._table.forget(self._inode)

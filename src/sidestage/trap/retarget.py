@@ -10,6 +10,7 @@ A signal or a stop that comes between is left to the kernel: the call begins ane
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -55,7 +56,8 @@ class Retarget:
         except OSError as error:
             code = error.errno or ERESTARTNOINTR
         call.sup.traced[call.tid] = self.stopped
-        kernel.interrupt(call.tid)
+        with contextlib.suppress(ProcessLookupError):  # it is being killed: we shall hear of its end
+            kernel.interrupt(call.tid)
         call.fail(code)
 
     def stopped(self, tid: int, status: int) -> None:

@@ -188,7 +188,8 @@ class Supervisor:
         """What wait(2) said of a task; True when it was traced, and the change is no news for others unless it has ended."""
         tid = pid
         if pid not in self.traced and status >> 16 == kernel.EVENT_EXEC:
-            tid = kernel.former_thread(pid)  # one thread of several executed: it is the first now
+            with contextlib.suppress(ProcessLookupError):  # killed just now
+                tid = kernel.former_thread(pid)  # one thread of several executed: it is the first now
         if tracer := self.traced.get(tid):
             tracer(pid, status)
         return tracer is not None

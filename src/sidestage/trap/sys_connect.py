@@ -86,7 +86,7 @@ def _inet(table: Sockets, call: Call, sock: socket.socket, raw: bytes, address: 
     blocking = not fcntl.fcntl(sock.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
     pending = Pending(call.sup.network, table, sock, address, bound.asked[1] if bound else None)
     via = list(pending.hole.address)
-    call.sup.broker.request("connect", {**sockets.args_of(remote), "via": via}, pending.told, [sock.fileno()])
+    call.sup.broker.request("connect", {**sockets.args_of(remote), "via": via, "held": blocking}, pending.told, [sock.fileno()])
     if blocking:
         pending.wait(call)
     else:

@@ -73,7 +73,12 @@ class _Programs:
         real = result["real"]
         here = _here(call, real)
         if self._sup.policy.path(real, False) == (Decision.LOCAL, real) and os.access(here, os.X_OK):
-            self._run(program, os.open(here, os.O_RDONLY | os.O_CLOEXEC))
+            try:
+                fd = os.open(here, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                call.fail(error.errno or e.EACCES)
+            else:
+                self._run(program, fd)
             return
 
         def opened(result: dict[str, Any], errno: int, fds: list[int]) -> None:
