@@ -368,7 +368,7 @@ def test_names_learnt_by_tcp(place: Place) -> None:
         ({"dns": {"filter": {"local": ["a"], "remote": ["b"]}}}, "feature.network.dns.filter: remote and local exclude each other"),
         ({"dns": {"filter": {"local": [":80"]}}}, "':80' has no name"),
         ({"dns": {"filter": {"local": ["a b"]}}}, "'a b' is not [name][:port]"),
-        ({"outgoing": {"filter": {"local": ["10.0.0.0/99"]}}}, "feature.network.outgoing.filter: '10.0.0.0/99'"),
+        ({"outgoing": {"filter": {"local": ["10.0.0.0/99"]}}}, "feature.network.outgoing.filter.local[0]: '10.0.0.0/99'"),
     ],
 )
 def test_bad_filters(place: Place, network: dict[str, object], said: str) -> None:
