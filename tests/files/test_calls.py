@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.testkit.build import need
 from tests.testkit.target import Target
 
 WRITE = ("--fs-mode", "write")
@@ -157,6 +158,63 @@ def test_no_space(staging: Target) -> None:
             assert [line for line in plugged.err.splitlines() if not line.startswith("sidestage")] == native.err.splitlines()
     finally:
         staging.native(["sh", "-c", "umount /srv/small"])
+
+
+NEW_CALLS = """
+import ctypes, errno, struct
+libc = ctypes.CDLL(None, use_errno=True)
+for path in b"/srv/folder/a", b"/usr":
+    for number in 464, 465, 468:  # getxattrat, listxattrat, file_getattr
+        args = ctypes.create_string_buffer(64)
+        result = libc.syscall(number, -100, path, 0, b"user.x" if number == 464 else args, args, 16 if number == 464 else 0)
+        print(result < 0 and ctypes.get_errno() == errno.ENOSYS)
+"""
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_calls_that_are_too_new(staging: Target, mode: str) -> None:
+    """Of the target's files they are said not to be there, so that programs use the older ones; what is local is the kernel's."""
+    here = staging.native([sys.executable, "-c", NEW_CALLS]).out.split()
+    result = staging.plugged([sys.executable, "-c", NEW_CALLS], 60, ("--fs-mode", mode))
+    assert result.out.split() == ["True"] * 3 + here[3:], result
+
+
+def test_quota(staging: Target) -> None:
+    """EDQUOT of the target's file system, a real one: Btrfs with a limit on a subvolume."""
+    need("mkfs.btrfs")
+    setup = """
+        truncate -s 128M /srv/disk; mkfs.btrfs -q /srv/disk >&2; mkdir /srv/quota; mount -o loop /srv/disk /srv/quota
+        btrfs quota enable /srv/quota; btrfs subvolume create /srv/quota/s; btrfs qgroup limit 4M /srv/quota/s
+        btrfs quota rescan -w /srv/quota
+    """
+    script = "head -c 9000000 /dev/urandom >/srv/quota/s/x; echo $?; rm /srv/quota/s/x; echo ok >/srv/quota/s/y; cat /srv/quota/s/y"
+    try:
+        made = staging.native(["sh", "-euc", setup])
+        assert made.code == 0, made
+        native = staging.native(["/usr/bin/sh", "-c", script])
+        plugged = staging.plugged(["/usr/bin/sh", "-c", script], 60, WRITE)
+        assert "Disk quota exceeded" in native.err
+        assert plugged.out == native.out == "1\nok\n"
+        assert [line for line in plugged.err.splitlines() if not line.startswith("sidestage")] == native.err.splitlines()
+    finally:
+        staging.native(["sh", "-c", "umount /srv/quota; rm -rf /srv/quota /srv/disk"])
+
+
+def test_proc_and_sys_of_the_target(staging: Target, tmp_path: object) -> None:
+    """Mapped paths that lead there: listed and read, files of size 0 too."""
+    config = f"{tmp_path}/sidestage.json"
+    with open(config, "w") as out:
+        out.write('{"feature": {"fs": {"mode": "read", "mapping": {"^/target/(.*)": "/$1"}, "read_only": ["^/proc/", "^/sys/"]}}}')
+    script = """
+        cat {0}/proc/sys/kernel/hostname; ls {0}/proc/sys/net/ipv4/conf/all | wc -l; wc -l <{0}/proc/filesystems
+        head -c 8 {0}/proc/meminfo
+        cut -d: -f1 {0}/proc/net/dev | tail -n +3; ls {0}/sys/class/net; cat {0}/sys/class/net/lo/mtu; ls {0}/proc | grep -c meminfo
+        tr '\\0' ' ' <{0}/proc/{1}/cmdline | wc -c; readlink {0}/proc/{1}/cwd; ls {0}/proc/{1}/fd | wc -l; stat -c %F {0}/proc/1
+    """
+    native = staging.native(["/usr/bin/sh", "-c", script.format("", staging.pid)])
+    plugged = staging.plugged(["/usr/bin/sh", "-c", script.format("/target", staging.pid)], 60, ("-f", config))
+    assert native.code == 0 and native.err == ""
+    assert plugged.out.splitlines() == native.out.splitlines(), plugged
 
 
 def test_read_write_patterns(staging: Target, tmp_path: object) -> None:

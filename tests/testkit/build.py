@@ -53,6 +53,13 @@ def rust(name: str) -> Path:
     return _built("rust", files, ["sh", "-c", script], env) / name
 
 
+def cargo_program(name: str, version: str) -> Path:
+    """A program of the crates' registry, at that version; the registry must be reached the first time."""
+    env = {"CARGO_TARGET_DIR": str(CACHE / "cargo-target")}
+    argv = [need("cargo"), "install", "-q", name, "--version", version, "--locked", "--debug", "--root", "OUT"]
+    return _built(f"{name}-{version}", {}, argv, env) / "bin" / name
+
+
 def _sources(name: str) -> dict[str, bytes]:
     return {name: (PROGRAMS / name).read_bytes()}
 
@@ -66,6 +73,7 @@ def _built(name: str, files: Mapping[str, bytes], argv: Sequence[str], env: Mapp
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
         source, result = Path(temporary, "source"), Path(temporary, "out")
+        source.mkdir()
         result.mkdir()
         for path, data in files.items():
             place = source / path

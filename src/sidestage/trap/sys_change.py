@@ -14,6 +14,7 @@ from typing import Any
 from sidestage.trap import cwd
 from sidestage.trap.paths import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, Paths, Place, signed, umask
 from sidestage.trap.supervisor import Call, Supervisor
+from sidestage.trap.sys_paths import too_new
 
 MAX_VALUE = 64 << 10  # XATTR_SIZE_MAX, XATTR_LIST_MAX
 _AT_REMOVEDIR, _AT_SYMLINK_FOLLOW = 0x200, 0x400
@@ -28,8 +29,9 @@ Args = dict[str, Any]
 def install(sup: Supervisor) -> None:
     if not sup.policy.writes:
         return
-    changes = _Changes(Paths.of(sup))
-    cwd.install(Paths.of(sup))
+    paths = Paths.of(sup)
+    changes = _Changes(paths)
+    cwd.install(paths)
     at, one, two = AT_FDCWD, changes.one, changes.two
     on = sup.on
 
@@ -83,8 +85,8 @@ def install(sup: Supervisor) -> None:
     on("utimes", lambda c: times(c, at, c.args[0], lambda: _utimes(c, c.args[1])))
     on("futimesat", lambda c: times(c, c.args[0], c.args[1], lambda: _utimes(c, c.args[2])))
     on("utimensat", lambda c: times(c, c.args[0], c.args[1], lambda: _utimens(c, c.args[2]), follows(c.args[3])))
-    for name in ("setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_getattr", "file_setattr"):
-        on(name, changes.too_new)
+    for name in ("setxattrat", "removexattrat", "file_setattr"):
+        on(name, lambda c: too_new(paths, c))
     for prefix, follow in ("", True), ("l", False):
         on(f"{prefix}setxattr", lambda c, f=follow: changes.set_xattr(c, f))  # type: ignore[misc]
         on(f"{prefix}removexattr", lambda c, f=follow: changes.remove_xattr(c, f))  # type: ignore[misc]
@@ -174,11 +176,6 @@ class _Changes:
             c.fail(place if isinstance(place, int) and place else e.EXDEV)
 
     # -- extended attributes --
-
-    def too_new(self, c: Call) -> None:
-        """Calls of Linux 6.13 and later, for which every program has an older one to fall back to."""
-        if self._paths.locate(c, c.args[0], c.args[1]):
-            c.fail(e.ENOSYS)
 
     def set_xattr(self, c: Call, follow: bool) -> None:
         place = self._paths.locate(c, AT_FDCWD, c.args[0], write=True)

@@ -26,6 +26,8 @@ def install(sup: Supervisor) -> None:
     sup.on("chdir", lambda c: _chdir(paths, c))
     for name in ("getxattr", "lgetxattr", "listxattr", "llistxattr"):
         sup.on(name, lambda c: _xattr(paths, c))
+    for name in ("getxattrat", "listxattrat", "file_getattr"):
+        sup.on(name, lambda c: too_new(paths, c))
 
 
 def _access(paths: Paths, call: Call, dirfd: int, address: int, mode: int) -> None:
@@ -128,6 +130,12 @@ def _no_handle(paths: Paths, call: Call) -> None:
     place = paths.locate(call, call.args[0], call.args[1])
     if place is not None:
         call.fail(e.EOPNOTSUPP) if place.remote else call.cont()
+
+
+def too_new(paths: Paths, call: Call) -> None:
+    """Calls of Linux 6.13 and later, for which every program has an older one to fall back to."""
+    if paths.locate(call, call.args[0], call.args[1], write=False):
+        call.fail(e.ENOSYS)
 
 
 def _xattr(paths: Paths, call: Call) -> None:
