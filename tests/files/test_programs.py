@@ -143,6 +143,37 @@ def test_java(staging: Target, write_mode: tuple[str, ...], tmp_path: Path) -> N
     check(staging, ["java", "-Xshare:auto", "-cp", str(tmp_path), "Maps"], write_mode)
 
 
+READING = {
+    "sqlite": "sqlite3 -readonly /srv/w/db 'select count(*), sum(a) from t; pragma integrity_check'",
+    "git": "GIT_DIR=/srv/w/g/.git git log --format=%s; GIT_DIR=/srv/w/g/.git git show HEAD:f | md5sum",
+    "ripgrep": "rg --sort path -c 77 /srv/w/g /srv/w/data; rg --sort path -n 4999 /srv/w/data",
+    "zipimport": f"{sys.executable} -B -c 'import sys; sys.path.insert(0, \"/srv/w/b.zip\"); import inside; print(inside.ANSWER)'",
+    "mapped": f"{sys.executable} -c '"
+    'import mmap; f = open("/srv/w/data"); m = mmap.mmap(f.fileno(), 0, prot=1); '
+    'print(m.find(b"49999"), len(m))\'',
+}
+
+
+def test_reading_programs(staging: Target, tmp_path: Path) -> None:
+    """In read mode, on what somebody made at the target. A `git clone` of it, which changes there, needs write mode."""
+    for command in "sqlite3", "git", "rg":
+        need(command)
+    make = f"""
+        {FRESH}; cd /srv/w; sqlite3 db 'create table t(a); with n(i) as (select 1 union all select i + 1 from n where i < 20000)
+        insert into t select i from n'; seq 50000 >data
+        echo 'ANSWER = 42' >inside.py; {sys.executable} -m zipfile -c b.zip inside.py
+        git init -q g; cd g; seq 3000 >f; git add f; git -c user.name=A -c user.email=a@example.com commit -qm one
+    """
+    assert staging.native(["sh", "-euc", make]).code == 0
+    config = tmp_path / "sidestage.json"
+    config.write_text('{"skip_build_tools": false}')
+    for name, script in READING.items():
+        argv = ["/usr/bin/sh", "-euc", script]
+        native, plugged = staging.native(argv), staging.plugged(argv, 60, ("-f", str(config)))
+        assert native.code == 0 and native.out, (name, native)
+        assert (plugged.code, plugged.out) == (0, native.out), (name, plugged)
+
+
 @pytest.mark.parametrize("seed", [1, 20, 300])
 def test_exerciser(staging: Target, write_mode: tuple[str, ...], seed: int) -> None:
     """Reads, writes, maps, truncates and renames at random: no difference to a model, and the same digest."""
@@ -171,10 +202,11 @@ def test_programs_of_the_target_are_not_run(staging: Target, write_mode: tuple[s
     assert result.err.count("/srv/w/tool: a program of the target, which runs here only if") == 1
 
 
-def test_a_log_of_the_target_is_followed(staging: Target, write_mode: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_a_log_of_the_target_is_followed(staging: Target, mode: str) -> None:
     """`tail -f` here, lines written there."""
     assert staging.native(["sh", "-c", f"{FRESH}; echo first >/srv/w/log"]).code == 0
-    command = staging.command(["timeout", "60", "tail", "-n", "+1", "-f", "/srv/w/log"], write_mode)
+    command = staging.command(["timeout", "60", "tail", "-n", "+1", "-f", "/srv/w/log"], ("--fs-mode", mode))
     tail = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert tail.stdout is not None
     try:
