@@ -47,6 +47,8 @@ def objects(cluster: Cluster, namespace: str) -> dict[str, str]:
 
 def traces(cluster: Cluster, namespace: str) -> set[str]:
     found = {f"{name} {content}" for name, content in objects(cluster, namespace).items()}
+    # Not ours; but who comes or goes meanwhile is the reason for all else that differs, and should be read first.
+    found |= {f"(namespace {item['metadata']['name']})" for item in cluster.get("namespaces")["items"]}
     for node in NODES:
         code = NODE.replace("STATE", str(cluster.state)).replace("NODE", node).replace("NAME", cluster.state.name)
         found |= {f"{node} {line}" for line in cluster.enter(node, "bash", "-c", code).splitlines()}
