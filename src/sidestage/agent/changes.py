@@ -1,4 +1,4 @@
-"""What changes the target's files: by the kernel's own calls below the target's root, with the target's identity.
+"""What changes the target's files: by the kernel's own calls below its root, with the target's identity and no more rights.
 
 Permission is asked, and ownership given, as if the target did it: user, group and supplementary groups of its process become ours
 for the time of one call (setfsuid(2)). A parent directory is walked below the root; the last name is then the kernel's to judge.
@@ -15,6 +15,7 @@ import struct
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from sidestage.agent import rights
 from sidestage.agent.files import FIRST, Files, stat_of
 
 Args = Dict[str, Any]
@@ -30,10 +31,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Changes:
-    """`pid` is the process whose identity is taken on; None: our own is the right one."""
+    """`pid` is the process whose identity is taken on; None: our own is the right one. `warn` is told once if we may not."""
 
-    def __init__(self, files: Files, pid: Optional[int]) -> None:
-        self._files, self._pid = files, pid
+    def __init__(self, files: Files, pid: Optional[int], warn: Callable[[str], None]) -> None:
+        self._files, self._pid, self._warn, self._warned = files, pid, warn, False
         self._groups: Optional[List[int]] = None
         os.umask(0)  # modes come with the program's own mask applied
         self._ops: Dict[str, Callable[[Args, bytes], Answer]] = {
@@ -55,28 +56,30 @@ class Changes:
         if ids is None:
             yield
             return
-        uid, gid, groups = ids
+        uid, gid, groups, theirs = ids
         if groups != self._groups:
             try:
                 os.setgroups(groups)
             except PermissionError:
                 pass  # no CAP_SETGID: the group of the file then decides without them
             self._groups = groups
-        _libc.setfsgid(gid)
-        _libc.setfsuid(uid)  # to another than 0 drops the rights over files of others as well; capabilities(7)
         try:
-            yield
-        finally:
-            _libc.setfsuid(os.geteuid())
-            _libc.setfsgid(os.getegid())
+            with rights.acting_as(uid, gid, theirs):
+                yield
+        except rights.NotOurs as error:
+            if not self._warned:
+                self._warned = True
+                self._warn(str(error.strerror))
+            raise
 
-    def _ids(self) -> Optional[Tuple[int, int, List[int]]]:
+    def _ids(self) -> Optional[Tuple[int, int, List[int], int]]:
+        """User, group, supplementary groups, effective capabilities."""
         try:
             with open(f"/proc/{self._pid}/status", encoding="utf-8", errors="replace") as lines:
                 words = {line.split(":", 1)[0]: line.split()[1:] for line in lines}
         except OSError:  # it has ended, and so shall we
             return None
-        return int(words["Uid"][3]), int(words["Gid"][3]), [int(group) for group in words["Groups"]]
+        return int(words["Uid"][3]), int(words["Gid"][3]), [int(group) for group in words["Groups"]], int(words["CapEff"][0], 16)
 
     def access(self, path: str, mode: int) -> None:
         """May the target change it? Whether it can be read is asked of us, who read it."""

@@ -89,7 +89,9 @@ class Agent:
         self._target, self._args = target, args
         self._loop = Loop()
         self._files = Files(target.root, int(args.get("agent", 0)))
-        self._changes = Changes(self._files, None if target.closed else target.pid)
+        self._changes = Changes(
+            self._files, None if target.closed else target.pid, lambda text: self._links.control.event("warning", {"text": text})
+        )
         self._outgoing = Outgoing(self._loop, self._files)
         if os.fstat(rfd).st_ino == os.fstat(wfd).st_ino:
             wfd = rfd  # one socket: the loop must know it by one number

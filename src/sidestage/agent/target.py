@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import struct
 from typing import List, Optional
+
+from sidestage.agent import rights
 
 # SO_MARK of our own connections to the target's ports, which are neither redirected nor mirrored.
 # Clear of the bits that kube-proxy (0x4000, 0x8000) and Istio (0xfff) test.
 MARK = 0x51DE0
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWUTS = 0x10000000, 0x40000000, 0x04000000
-# linux/capability.h: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD
-_OVER_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 9 | 1 << 27
-_CAPABILITIES_V3, _SETS = 0x20080522, struct.Struct("=6I")  # capset(2): effective, permitted, inheritable; then their high halves
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -51,7 +49,9 @@ class Target:
         if not _same(fds["user"], "user") and os.geteuid():
             _setns(fds["user"], _CLONE_NEWUSER)
             if os.geteuid():
-                _drop_rights_over_files(self.pid)
+                # That gives all rights in it (user_namespaces(7)). What root may is settled call by call (changes.py).
+                with open(f"/proc/{self.pid}/status", encoding="utf-8", errors="replace") as status:
+                    rights.drop(rights.of(status.read()))
         for name, flag in (("net", _CLONE_NEWNET), ("uts", _CLONE_NEWUTS)):
             if not _same(fds[name], name):
                 _setns(fds[name], flag)
@@ -96,21 +96,6 @@ class Target:
 def _same(fd: int, name: str) -> bool:
     ours, theirs = os.stat(f"/proc/self/ns/{name}"), os.fstat(fd)
     return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
-
-
-def _drop_rights_over_files(pid: int) -> None:
-    """Entering a user namespace gives all rights in it (user_namespaces(7)): who isn't root there has none over files that the
-    target hasn't. What root may is settled call by call (changes.py)."""
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
-        (theirs,) = [int(line.split()[1], 16) for line in lines if line.startswith("CapEff:")]
-    header = struct.pack("=Ii", _CAPABILITIES_V3, 0)
-    room = ctypes.create_string_buffer(_SETS.size)
-    if _libc.capget(header, room):
-        raise OSError(ctypes.get_errno(), "capget")
-    effective, permitted, *others = _SETS.unpack(room.raw)
-    kept = ~_OVER_FILES | theirs
-    if _libc.capset(header, _SETS.pack(effective & kept, permitted & kept, *others)):
-        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _setns(fd: int, kind: int) -> None:

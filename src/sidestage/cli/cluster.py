@@ -47,6 +47,8 @@ def features(config: Config, incoming: IncomingRules) -> frozenset[str]:
     """What the agent needs rights for; the names are those of cluster/job.py."""
     feature = config.feature
     found = {"files"} if feature.fs.mode != "local" or tls.needs_files(config) else set()
+    if feature.fs.mode == "write" or feature.fs.read_write:
+        found |= {"files", "write"}
     if feature.network.outgoing.unix_streams:
         found.add("unix")
     if incoming.mode != "off":

@@ -35,7 +35,7 @@ MEMORY, MEMORY_MAX = 32, 256  # MiB of one session's agent
 BESIDE = ("SYS_ADMIN", "SYS_PTRACE")  # setns(2); /proc/PID/root, environ and ns of other users' processes
 NEEDS = {
     "files": ("DAC_READ_SEARCH",),
-    "write": ("DAC_OVERRIDE", "FOWNER", "CHOWN"),
+    "write": ("SETUID", "SETGID", "DAC_OVERRIDE", "FOWNER", "CHOWN"),  # to act as the target; the last three if that is root
     "unix": ("DAC_OVERRIDE",),  # to connect is to write, unix(7)
     "mirror": ("NET_RAW",),
     "steal": ("NET_ADMIN",),

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def changes(root: Path) -> Iterator[Changes]:
     mask = os.umask(0o022)
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
-    yield Changes(Files(fd), None)
+    yield Changes(Files(fd), None, pytest.fail)
     os.close(fd)
     os.umask(mask)
 
@@ -158,7 +159,7 @@ def test_the_target_is_who_does_it(changes: Changes, root: Path) -> None:
         os.chmod(root / "d", 0o2770)
         fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
         groups = os.getgroups()
-        theirs = Changes(Files(fd), target.pid)
+        theirs = Changes(Files(fd), target.pid, pytest.fail)
         ask(theirs, "create", path="/d/new", flags=os.O_CREAT | os.O_WRONLY, mode=0o644)
         ask(theirs, "mkdir", path="/d/sub", mode=0o755)
         for name in ("new", "sub"):
@@ -176,3 +177,42 @@ def test_the_target_is_who_does_it(changes: Changes, root: Path) -> None:
         os.setgroups(groups)
         target.kill()
         target.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
+@pytest.mark.parametrize("other", [False, True])
+def test_nothing_is_done_with_rights_that_the_target_lacks(root: Path, other: bool) -> None:
+    """Root without rights over files owns what it has made, and no more; who may not act as another does nothing at all."""
+    script = """if True:
+        import os, sys
+        from sidestage.agent.changes import Changes
+        from sidestage.agent.files import Files
+        root, pid = sys.argv[1], int(sys.argv[2])
+        changes = Changes(Files(os.open(root, os.O_PATH | os.O_DIRECTORY)), pid, print)
+        for path in "/d/of-another", "/mine":
+            try:
+                print(changes.call("mkdir", {"path": path, "mode": 0o700}, b"") and "made")
+            except OSError as error:
+                print(error.errno)
+        os.mkdir(root + "/d/ours")
+    """
+    os.chown(root / "d", OTHER, OTHER)
+    os.chmod(root / "d", 0o700)
+    who = ["--clear-groups", f"--reuid={OTHER}", f"--regid={OTHER}"] if other else ["--bounding-set", "-all", "--inh-caps", "-all"]
+    target = subprocess.Popen(["setpriv", *who, "sleep", "60"])
+    try:
+        wait_for("sleep", lambda: os.readlink(f"/proc/{target.pid}/exe").endswith("sleep"))
+        agent = [sys.executable, "-c", script, str(root), str(target.pid)]
+        if other:
+            agent = ["setpriv", "--bounding-set", "-setuid,-setgid", "--inh-caps", "-setuid,-setgid", *agent]
+        done = subprocess.run(agent, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        target.kill()
+        target.wait()
+    if other:
+        warned, *errors = done.stdout.splitlines()
+        assert "may not act as user" in warned and errors == [str(errno.EPERM)] * 2, done
+        assert not (root / "mine").exists()
+    else:
+        assert done.stdout.split() == [str(errno.EACCES), "made"], done
+    assert (root / "d" / "ours").is_dir(), done.stderr  # our own rights are back
