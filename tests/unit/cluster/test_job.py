@@ -29,7 +29,7 @@ def container(item: dict[str, Any]) -> dict[str, Any]:
         ({"files", "mirror"}, ["DAC_READ_SEARCH", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE"]),
         ({"steal"}, ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"]),
         ({"unix"}, ["DAC_OVERRIDE", "SYS_ADMIN", "SYS_PTRACE"]),
-        ({"write"}, ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SYS_ADMIN", "SYS_PTRACE"]),
+        ({"write"}, ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID", "SYS_ADMIN", "SYS_PTRACE"]),
     ],
 )
 def test_only_the_rights_that_the_features_need(features: set[str], wanted: list[str]) -> None:
