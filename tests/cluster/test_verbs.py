@@ -79,7 +79,7 @@ def test_clean_removes_what_is_ours(cluster: Cluster, shop: str) -> None:
     done = once(["clean", "-n", shop, "--dry-run"])
     assert f"{shop}/sidestage-{DEAD}" in done.out
     assert "would be removed" in done.out
-    assert "1 agents in" in done.out
+    assert "1 agent of others" in done.out
     assert jobs(cluster, shop) == {DEAD, OTHERS}
     done = once(["clean", "-n", shop])
     assert (done.code, done.out.count("removed")) == (0, 1), done
