@@ -29,18 +29,22 @@ class Api:
     upgrade = upgrade_spdy
 
 
+def children() -> set[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return set(map(int, file.read().split()))
+
+
 class Carried:
     """A carrier, and the keeper's loop for as long as somebody waits."""
 
     def __init__(self, given: socket.socket | ClusterError) -> None:
         self.loop = Loop()
         session, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        others = children()  # of other tests
         with session, kept:
             self.sock = carrier.start(Api(given), kept.fileno(), debug=True)  # type: ignore[arg-type]
         self.orders = carrier.Orders(self.loop, self.sock)
-        children = f"/proc/self/task/{os.getpid()}/children"
-        with open(children) as file:
-            self.pid = max(map(int, file.read().split()))
+        (self.pid,) = children() - others
 
     def bulk(self) -> tuple[str, socket.socket]:
         """(error, the session's end)"""
