@@ -17,7 +17,7 @@ from sidestage.cli.incoming import incoming_rules
 from sidestage.cli.names import name_rules
 from sidestage.cli.options import ExecOptions
 from sidestage.cli.progress import Progress
-from sidestage.cluster import plug
+from sidestage.cluster import child, plug
 from sidestage.session import MARK
 from sidestage.targets.spec import TargetError, TargetSpec, parse
 
@@ -195,12 +195,9 @@ def _start_session(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
-    if child:
-        theirs.close()
-        return ours, child
-    code, debug = 1, options.debug
-    try:
+    debug = options.debug
+
+    def session_runs() -> None:
         ours.close()
         plan = cluster_plan(settings, spec, session, incoming, options.pool)
         kept = plug.start(plan, debug) if plan else None  # first of all: the cluster takes longest
@@ -221,14 +218,10 @@ def _start_session(
             inside=box.inside if box else 0, folder=box.folder if box else "",
         )  # fmt: skip
         serve(theirs, told, kept, debug=debug)
-        code = 0
-    except BaseException:
-        if debug:
-            import traceback
 
-            traceback.print_exc()
-    finally:
-        os._exit(code)
+    pid = child.fork(session_runs, debug)
+    theirs.close()
+    return ours, pid
 
 
 def _begin(sock: socket.socket, progress: Progress, timeout: float) -> tuple[dict[str, Any], bytes]:

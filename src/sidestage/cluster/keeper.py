@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import select
-import signal
 import socket
 import threading
 import time
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sidestage.agent import payload
-from sidestage.cluster import carrier, launch, ready
+from sidestage.cluster import carrier, child, launch, ready
 from sidestage.cluster.api import Api, Upgraded
 from sidestage.cluster.channels import Channels, Command
 from sidestage.cluster.connect import connect
@@ -51,13 +50,7 @@ def run(sock: socket.socket, plan: Plan, debug: bool) -> None:
         api.log_in()
     except ClusterError as error:
         failure = error
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1) if debug else (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
+    child.detach(debug)
     carries = carrier.start(api, keep, debug) if api and not failure else None
     Keeper(sock, plan, api, failure, carries).run()
 

@@ -24,11 +24,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
 
+from sidestage.cluster import child
 from sidestage.cluster.plan import EXEC_MAX_DATA, Plan
 from sidestage.targets.spec import TargetError
 
@@ -73,20 +73,13 @@ class KeptAgent:
 def start(plan: Plan, debug: bool = False) -> KeptAgent:
     """Fork the keeper; the agent is on its way."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if os.fork():
-        theirs.close()
-        return KeptAgent(ours)
-    code = 1
-    try:
+
+    def keep() -> None:
         ours.close()
         from sidestage.cluster import keeper
 
         keeper.run(theirs, plan, debug)
-        code = 0
-    except BaseException:
-        if debug:
-            import traceback
 
-            traceback.print_exc()
-    finally:
-        os._exit(code)
+    child.fork(keep, debug)
+    theirs.close()
+    return KeptAgent(ours)

@@ -11,7 +11,6 @@ import json
 import os
 import resource
 import select
-import signal
 import socket
 import struct
 import threading
@@ -20,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sidestage.cluster import launch, sharing
+from sidestage.cluster import child, launch, sharing
 from sidestage.cluster.api import Api
 from sidestage.cluster.connect import connect
 from sidestage.cluster.errors import ClusterError
@@ -47,23 +46,16 @@ def start(pool: str, plans: Sequence[Plan], debug: bool = False) -> socket.socke
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     listener.bind(address(pool))
     listener.listen(64)
-    if os.fork():
-        listener.close()
-        theirs.close()
-        ours.recv(1)
-        return ours
-    code = 1
-    try:
+
+    def keep() -> None:
         ours.close()
         run(theirs, listener, pool, plans, debug)
-        code = 0
-    except BaseException:
-        if debug:
-            import traceback
 
-            traceback.print_exc()
-    finally:
-        os._exit(code)
+    child.fork(keep, debug)
+    listener.close()
+    theirs.close()
+    ours.recv(1)
+    return ours
 
 
 def run(sock: socket.socket, listener: socket.socket, pool: str, plans: Sequence[Plan], debug: bool) -> None:
@@ -78,12 +70,7 @@ def run(sock: socket.socket, listener: socket.socket, pool: str, plans: Sequence
             api = connect(*access)
             api.log_in()
             apis[access] = api
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1) if debug else (0, 1, 2):
-        os.dup2(null, fd)
+    child.detach(debug)
     sock.send(b"x")
     Pool(sock, listener, pool, plans, apis).run()
 

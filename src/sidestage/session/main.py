@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sidestage.cluster import child
 from sidestage.session import fusemount, guard, reaper
 from sidestage.session.attachment import Attachment
 from sidestage.session.broker import Args, BrokerServer, Reply
@@ -379,13 +380,8 @@ def _mount(options: SessionOptions) -> Mounted:
 
 
 def _detach(keep: list[int], debug: bool) -> None:
-    """Own session: the terminal's signals are the program's. No descriptor of the user's pipelines stays open here."""
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1) if debug else (0, 1, 2):
-        os.dup2(null, fd)
+    """No descriptor of the user's pipelines stays open here."""
+    child.detach(debug)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
