@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.files import test_calls, test_programs
 from tests.files.test_calls import both
 from tests.files.test_programs import EXERCISER, NEEDS, SQLITE, check
 from tests.testkit.build import need
+from tests.testkit.target import wait_for
 from tests.testkit.user import UserTarget, user_target
 
 _CONFIG = '{"skip_build_tools": false, "feature": {"fs": {"mode": "write", "execute": ["^/srv/"]}}}'
@@ -80,3 +82,13 @@ def test_a_program_of_the_target_runs(mine: UserTarget, flags: tuple[str, ...]) 
         chmod +x s; ./s a b; /srv/w/s
     """
     check(mine, ["/usr/bin/sh", "-c", script], flags)
+
+
+def test_locks_of_both_sides(mine: UserTarget, flags: tuple[str, ...]) -> None:
+    assert mine.native(["mkdir", "-p", "/srv/w"], 30).code == 0
+    with ThreadPoolExecutor(1) as pool:
+        there = pool.submit(mine.native, ["flock", "/srv/w/f", "sh", "-c", "touch /srv/w/held; sleep 3; rm /srv/w/held"], 30)
+        wait_for("the lock", lambda: mine.native(["test", "-e", "/srv/w/held"], 30).code == 0)
+        assert mine.plugged(["flock", "-n", "/srv/w/f", "echo", "got"], 30, flags).code == 1
+        assert mine.plugged(["flock", "/srv/w/f", "ls", "/srv/w/held"], 30, flags).code == 2
+        assert there.result().code == 0

@@ -25,6 +25,7 @@ from sidestage.stream.loop import Loop
 
 if TYPE_CHECKING:
     from sidestage.agent.inotify import Inotify
+    from sidestage.agent.locks import Locks
     from sidestage.agent.steal import Steal
 
 READY = b"SIDESTAGE-AGENT-READY\n"
@@ -112,17 +113,22 @@ class Agent:
             "cpu": lambda a: ({"seconds": time.process_time()}, b""),
             "statfs": lambda a: ({"statfs": self._files.statfs(a["path"])}, b""),
             "watch": lambda a: (self._watching().watch(a["path"], bool(a.get("follow", True))), b""),
+            "getlk": lambda a: (self._locking().getlk(a), b""),
         }
         self._orders: Dict[str, Callable[[Args], None]] = {  # answered by nothing but success
             "close": lambda a: self._files.close(a["handle"]),
             "access": lambda a: self._changes.access(a["path"], a["mode"]),
             "mirror": lambda a: self._mirror.subscribe(a["port"], bool(a.get("answers")), a.get("filter")),
+            "unlock": lambda a: self._locking().unlock(a),
+            "cancel": lambda a: self._locking().cancel(a),
             "unmirror": lambda a: self._mirror.unsubscribe(a["port"], bool(a.get("answers"))),
         }
         self._later: Dict[str, Callable[[int, Args], None]] = {  # answer for themselves, on the control link
             "steal": lambda call, a: self._stealing().steal(call, a),
             "unsteal": lambda call, a: self._stealing().unsteal(call, a),
+            "lock": lambda call, a: self._locking().lock(call, a),
         }
+        self._locks: Optional[Locks] = None
         self._steal: Optional[Steal] = None
         self._inotify: Optional[Inotify] = None
         if target.closed:
@@ -210,6 +216,13 @@ class Agent:
             ways = (self._args["redirect"],) if self._args.get("redirect") else WAYS
             self._steal = Steal(self._loop, self._links, str(self._args["session"]), ways, self._files.whole)
         return self._steal
+
+    def _locking(self) -> Locks:
+        if self._locks is None:
+            from sidestage.agent.locks import Locks
+
+            self._locks = Locks(self._loop, self._links, self._files, int(self._args.get("agent", 0)))
+        return self._locks
 
     def _watching(self) -> Inotify:
         if self._inotify is None:

@@ -34,8 +34,8 @@ MODULES = {
     ),
     "sidestage.agent": (
         "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "holder", "inotify", "legs", "listeners",
-        "main", "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry", "rights",
-        "routed", "sifted", "sockdiag", "steal", "target", "tcp", "terminated", "tls_leg", "whole",
+        "locks", "main", "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry",
+        "rights", "routed", "sifted", "sockdiag", "steal", "target", "tcp", "terminated", "tls_leg", "whole",
     ),
     "sidestage.tls": ("engine", "hello", "identity"),
 }  # fmt: skip

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sidestage.session.fusedirs import Directories
+from sidestage.session.fuselocks import Locks
 from sidestage.session.fusenode import ROOT_STAT, Done, Node, Then, refusal
 from sidestage.session.fusewrites import Writes
 from sidestage.session.readahead import Budget, ReadAhead
@@ -39,7 +41,8 @@ _RELEASES = frozenset({Op.RELEASE, Op.RELEASEDIR})
 class FuseFiles:
     def __init__(self, loop: Loop, links: Links | Recent, fuse_fd: int, *, writable: bool = False) -> None:
         self._loop, self._links, self._fd, self._writable = loop, links, fuse_fd, writable
-        self._writes = Writes(self, links)
+        self._writes, self._locks = Writes(self, links), Locks(loop, self, links)
+        self._shared = self._writes.serve | self._locks.serve  # what is served where anything may be written
         self._room = fuse.MAX_REQUEST + (fuse.MAX_WRITE if writable else 0)
         self.nodes: dict[int, Node] = {fuse.ROOT: Node("", ROOT_STAT)}
         self._last = fuse.ROOT
@@ -47,9 +50,10 @@ class FuseFiles:
         self._pending: set[int] = set()  # requests whose answer is still to come
         self._firm: set[int] = set()  # those of them that can't be interrupted
         self._budget = Budget()
+        self._directories = Directories(self, links)
         self._serve: dict[int, Callable[[Request], None]] = {
             Op.INIT: self._init, Op.LOOKUP: self._lookup, Op.GETATTR: self._getattr, Op.READLINK: self._readlink,
-            Op.OPEN: self._open_node, Op.OPENDIR: self._open_node, Op.READ: self._read, Op.READDIR: self._readdir,
+            Op.OPEN: self._open_node, Op.OPENDIR: self._open_node, Op.READ: self._read, Op.READDIR: self._directories.read,
             Op.RELEASE: self._release, Op.RELEASEDIR: self._release, Op.STATFS: self._statfs,
             Op.FORGET: self._forget, Op.BATCH_FORGET: self._forget, Op.INTERRUPT: self._interrupt,
         }  # fmt: skip
@@ -80,7 +84,7 @@ class FuseFiles:
             done({"node": str(number), "directory": st.S_ISDIR(node.stat[2]), "stat": node.stat}, 0)
 
         node = Node(path, ROOT_STAT)
-        self._ask(node, lambda errno: opened(errno, node), follow=not flags & os.O_NOFOLLOW)
+        self.ask(node, lambda errno: opened(errno, node), follow=not flags & os.O_NOFOLLOW)
 
     # -- nodes --
 
@@ -140,7 +144,7 @@ class FuseFiles:
                     node.reader.forget()
                 node.handle, node.reader, node.first, node.entries = 0, None, None, None
 
-    def _ask(self, node: Node, then: Then, follow: bool = True) -> None:
+    def ask(self, node: Node, then: Then, follow: bool = True) -> None:
         """The agent opens the file (again): fills the node."""
         node.waiting.append(then)
         if len(node.waiting) > 1:
@@ -192,9 +196,9 @@ class FuseFiles:
                 self._loop.unwatch(self._fd)  # ENODEV: unmounted, nobody is left to serve
             return
         handler = self._serve.get(request.op)
-        if handler is None and self._writable and request.op in self._writes.serve and request.node in self.nodes:
+        if handler is None and self._writable and request.op in self._shared and request.node in self.nodes:
             self._pending.add(request.unique)
-            self._writes.serve[request.op](request, self.nodes[request.node])
+            self._shared[request.op](request, self.nodes[request.node])
         elif handler is None:
             self.answer(request.unique, errno=e.EROFS if request.op in fuse.CHANGES else e.ENOSYS)
         elif request.op in _UNANSWERED:
@@ -227,6 +231,10 @@ class FuseFiles:
 
     def invalidate(self, number: int) -> None:
         self._write(fuse.invalidate(number))
+
+    def drop_pages(self, number: int) -> None:
+        """Called in a thread (fuse.drop_pages)."""
+        self._write(fuse.drop_pages(number))
 
     def attributes(self, node: Node) -> bytes:
         return fuse.attr_out(node.stat, ATTR_SECONDS)
@@ -311,10 +319,10 @@ class FuseFiles:
                 node.first = b""
             node.opened += 1
             flags = fuse.DIRECT_IO if node.streamed else fuse.KEEP_CACHE
-            self.answer(request.unique, fuse.open_out(flags | fuse.NOFLUSH))
+            self.answer(request.unique, fuse.open_out(flags if self._writable else flags | fuse.NOFLUSH))
 
         if node.first is None:
-            self._ask(node, ready)
+            self.ask(node, ready)
         else:
             ready(0)
 
@@ -322,9 +330,12 @@ class FuseFiles:
         self.answer(request.unique)
         node = self.nodes.get(request.node)
         if node and node.shared:
+            self._locks.released(node, fuse.handle(request.body))
             self._writes.released(request, node)
         elif node:
             node.opened -= 1
+            if node.opened <= 0:
+                self._locks.released(node, 0)
             if node.opened <= 0 and st.S_ISDIR(node.stat[2]):
                 self._close_handle(node)  # but it may still be a working directory
             elif node.opened <= 0:
@@ -352,37 +363,7 @@ class FuseFiles:
         if node.handle or (node.first and node.reader is None):
             ready(0)
         else:
-            self._ask(node, ready)  # evicted from the page cache, or changed at the target
-
-    def _readdir(self, request: Request) -> None:
-        node = self.nodes[request.node]
-        offset, size = fuse.reading(request.body)
-
-        def listed(errno: int) -> None:
-            entries = node.entries or []
-            self.late(request.unique, fuse.dirents(entries[offset:], offset, size), errno=errno)
-
-        if node.entries is not None and offset:
-            listed(0)
-        elif node.handle:
-            self._list(node, listed, again=node.entries is not None)  # rewinddir(3): what is there now
-        else:
-            self._ask(node, lambda errno: listed(errno) if errno else self._list(node, listed))
-
-    def _list(self, node: Node, then: Then, *, again: bool = False) -> None:
-        here = node.stat[1]
-        found = [(b".", here, 4), (b"..", here, 4)]  # the agent leaves these to us; 4 is DT_DIR
-
-        def batch(result: dict[str, Any], _raw: bytes, errno: int) -> None:
-            entries = result.get("entries", ())
-            found.extend((os.fsencode(name), ino, kind) for name, ino, kind in entries)
-            if errno or not entries:
-                node.entries = None if errno else found
-                then(errno)
-            else:
-                self._links.call("readdir", {"handle": node.handle}, batch)
-
-        self._links.call("readdir", {"handle": node.handle, **({"again": True} if again else {})}, batch)
+            self.ask(node, ready)  # evicted from the page cache, or changed at the target
 
     def _statfs(self, request: Request) -> None:
         def found(result: dict[str, Any], _raw: bytes, errno: int) -> None:
@@ -396,5 +377,7 @@ class FuseFiles:
 
     def _interrupt(self, request: Request) -> None:
         unique = fuse.interrupted(request.body)
-        if unique in self._pending and unique not in self._firm:
+        if unique in self._firm:
+            self._locks.interrupt(unique)
+        elif unique in self._pending:
             self.answer(unique, errno=e.EINTR)

@@ -6,10 +6,13 @@ import errno as e
 import os
 import stat as st
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidestage.session.readahead import ReadAhead
 from sidestage.views.fuse import Stat
+
+if TYPE_CHECKING:
+    from sidestage.session.fuselocks import Owned
 
 ROOT_STAT: Stat = (0, 1, st.S_IFDIR | 0o555, 2, 0, 0, 0, 0, 4096, 0, 0, 0, 0)
 Done = Callable[[dict[str, Any], int], None]
@@ -18,8 +21,8 @@ Then = Callable[[int], None]  # errno
 
 class Node:
     __slots__ = (
-        "claims", "entries", "first", "handle", "handles", "names", "opened", "path", "reach", "reader", "stat", "streamed",
-        "waiting", "writable",
+        "claims", "entries", "first", "handle", "handles", "locks", "names", "opened", "path", "reach", "reader", "stat",
+        "streamed", "waiting", "writable",
     )  # fmt: skip
 
     def __init__(self, path: str, stat: Stat, *, writable: bool = False) -> None:
@@ -29,6 +32,7 @@ class Node:
         self.handles: dict[int, int] = {}  # of a shared file: the agent's handle of each open, and its flags
         self.claims: list[int] = []  # of a shared file: names of opens that the kernel hasn't asked for yet
         self.names: list[int] = []  # of a shared file: all its claims, while it is open anywhere
+        self.locks: dict[int, Owned] = {}  # by owner, as the kernel names it
         self.opened = 0
         self.streamed = False  # the size is not the length (/proc and the like): read to the end, past the page cache
         self.reach = 0  # up to where the kernel has asked: it may know of a size before we do

@@ -136,7 +136,7 @@ class Writes:
         node.opened += 1
         past_cache = node.streamed or key & os.O_APPEND
         flags = fuse.DIRECT_IO if past_cache else fuse.KEEP_CACHE  # AUTO_INVAL_DATA drops what has changed
-        self._files.answer(request.unique, fuse.open_out(flags | fuse.NOFLUSH, handle))
+        self._files.answer(request.unique, fuse.open_out(flags, handle))
 
     def released(self, request: Request, node: Node) -> None:
         handle = fuse.handle(request.body)

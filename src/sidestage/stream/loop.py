@@ -74,14 +74,18 @@ class Loop:
                 result = fn()
             except BaseException as caught:
                 error = caught
-            with self._lock:
-                self._finished.append(lambda: done(result, error))
-            try:
-                os.write(self._wake_w, b"x")
-            except BlockingIOError:
-                pass  # full: the loop wakes up anyway
+            self.post(lambda: done(result, error))
 
         self._pool.submit(work)
+
+    def post(self, fn: Callable[[], None]) -> None:
+        """As soon(), from any thread."""
+        with self._lock:
+            self._finished.append(fn)
+        try:
+            os.write(self._wake_w, b"x")
+        except BlockingIOError:
+            pass  # full: the loop wakes up anyway
 
     def _woken(self, _: int) -> None:
         os.read(self._wake_r, 4096)

@@ -42,11 +42,15 @@ class Op(IntEnum):
     GETXATTR = 22
     LISTXATTR = 23
     REMOVEXATTR = 24
+    FLUSH = 25
     INIT = 26
     OPENDIR = 27
     READDIR = 28
     RELEASEDIR = 29
     FSYNCDIR = 30
+    GETLK = 31
+    SETLK = 32
+    SETLKW = 33
     CREATE = 35
     INTERRUPT = 36
     DESTROY = 38
@@ -65,6 +69,7 @@ ASYNC_READ = 1 << 0
 PARALLEL_DIROPS = 1 << 18
 MAX_PAGES = 1 << 22
 WANTED = ASYNC_READ | PARALLEL_DIROPS | MAX_PAGES
+POSIX_LOCKS, FLOCK_LOCKS = 1 << 1, 1 << 10  # are asked of us; else they are the kernel's own
 BIG_WRITES = 1 << 5
 AUTO_INVAL_DATA = 1 << 12  # pages are dropped when the time of the last change is another
 
@@ -99,11 +104,12 @@ class Request(NamedTuple):
     unique: int
     node: int
     body: bytes
+    task: int = 0  # who asks; 0: unknown in the mount's namespace
 
 
 def parse(data: bytes) -> Request:
-    _length, op, unique, node, _uid, _gid, _pid = _IN.unpack_from(data)
-    return Request(op, unique, node, data[_IN.size :])
+    _length, op, unique, node, _uid, _gid, task = _IN.unpack_from(data)
+    return Request(op, unique, node, data[_IN.size :], task)
 
 
 def name(body: bytes) -> bytes:
@@ -147,12 +153,17 @@ def invalidate(node: int) -> list[Buffer]:
     return [_OUT.pack(_OUT.size + _INVAL.size, _NOTIFY_INVAL_INODE, 0), _INVAL.pack(node, -1, 0)]
 
 
+def drop_pages(node: int) -> list[Buffer]:
+    """The same for its pages too. It waits for requests about them, so for who answers those."""
+    return [_OUT.pack(_OUT.size + _INVAL.size, _NOTIFY_INVAL_INODE, 0), _INVAL.pack(node, 0, 0)]
+
+
 def init(body: bytes, *, writable: bool = False) -> bytes:
     major, minor, readahead, flags = _INIT_IN.unpack_from(body)
     if (major, minor) < (7, 31):
         raise OSError(f"the kernel's FUSE is {major}.{minor}; 7.31 (Linux 5.2) is needed")
     pages = MAX_READ >> 12
-    wanted = WANTED | BIG_WRITES | AUTO_INVAL_DATA if writable else WANTED
+    wanted = WANTED | BIG_WRITES | AUTO_INVAL_DATA | POSIX_LOCKS | FLOCK_LOCKS if writable else WANTED
     return _INIT_OUT.pack(7, 31, readahead, flags & wanted, 64, 48, MAX_WRITE if writable else 4096, 1, pages, 0, 0, 0)
 
 

@@ -20,7 +20,7 @@ def request(op: int, node: int, body: bytes) -> bytes:
 
 
 def test_requests() -> None:
-    assert fuse.parse(request(fuse.Op.LOOKUP, 3, b"name\0")) == (fuse.Op.LOOKUP, 5, 3, b"name\0")
+    assert fuse.parse(request(fuse.Op.LOOKUP, 3, b"name\0")) == (fuse.Op.LOOKUP, 5, 3, b"name\0", 1)
     assert fuse.name(b"name\0rest") == b"name"
     assert fuse.reading(struct.pack("=QQIIQII", 1, 4096, 512, 0, 0, 0, 0)) == (4096, 512)
     assert fuse.interrupted(struct.pack("=Q", 99)) == 99
