@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -115,10 +116,29 @@ def test_the_carrier_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> N
     eventually("the end of the agents", lambda: not agents(cluster, shop), 30)
 
 
+def test_the_lane_is_killed(cluster: Cluster, shop: str, tmp_path: Path) -> None:
+    """The connections that it carried are reset; the session says so, and carries the next ones."""
+    with session(cluster, tmp_path, shop, "pod/client", ["python3", "-u", "-c", programs.LOOKER]) as one:
+        eventually("an answer to the program", lambda: len(one.lines()) > 2)
+        os.kill(lane(one.process.pid), signal.SIGKILL)
+        one.says("the process that carries the program's connections has ended")
+        count = len(one.lines())
+        eventually("answers to the program", lambda: any("error" not in line for line in one.lines()[count:]))
+        one.stop()
+    eventually("the end of the agents", lambda: not agents(cluster, shop), 30)
+
+
 def keeper(pid: int) -> int:
-    """A child of the session, which is a child of `pid`: the one with a TCP connection."""
+    """A child of the session, which is a child of `pid`: the one that has a child, the carrier."""
     sessions = children(pid)
-    (found,) = [each for session in sessions for each in children(session) if connected(each)]
+    (found,) = [each for session in sessions for each in children(session) if connected(each) and children(each)]
+    return found
+
+
+def lane(pid: int) -> int:
+    """The one that has a loop of its own, unlike the guard, and is not the keeper."""
+    loops = {each for session in children(pid) for each in children(session) if "anon_inode:[eventpoll]" in opened(each)}
+    (found,) = loops - {keeper(pid)}
     return found
 
 
@@ -128,8 +148,16 @@ def children(pid: int) -> list[int]:
 
 def connected(pid: int) -> bool:
     inodes = {line.split()[9] for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "01"}
-    links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()]
-    return any(link == f"socket:[{inode}]" for link in links for inode in inodes)
+    return bool(opened(pid) & {f"socket:[{inode}]" for inode in inodes})
+
+
+def opened(pid: int) -> set[str]:
+    """What its descriptors are; some come and go meanwhile."""
+    found = set[str]()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
 
 
 def test_a_role_without_websockets_and_port_forward(cluster: Cluster, shop: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from sidestage.stream.loop import Loop
 
@@ -39,11 +39,11 @@ def listen() -> Optional[socket.socket]:
 
 
 class Bulk:
-    """`serve(fd)` gets each connection that was let in."""
+    """Each connection that was let in goes to what its ticket was asked for with."""
 
-    def __init__(self, loop: Loop, listener: Optional[socket.socket], serve: Callable[[int], None]) -> None:
-        self._loop, self._listener, self._serve = loop, listener, serve
-        self._tokens: Dict[bytes, float] = {}  # -> when it expires
+    def __init__(self, loop: Loop, listener: Optional[socket.socket]) -> None:
+        self._loop, self._listener = loop, listener
+        self._tokens: Dict[bytes, Tuple[float, Callable[[int], None]]] = {}  # -> when it expires, and whom it leads to
         self._waiting = self._refused = 0
         if listener:
             loop.watch(listener.fileno(), select.EPOLLIN, self._arrived)
@@ -52,16 +52,16 @@ class Bulk:
     def open(self) -> bool:
         return self._listener is not None
 
-    def ticket(self) -> Dict[str, Any]:
-        """{port, token} for one connection; raises OSError."""
+    def ticket(self, serve: Callable[[int], None]) -> Dict[str, Any]:
+        """{port, token} for one connection, which is for `serve(fd)`; raises OSError."""
         if self._listener is None:
             raise OSError(errno.EOPNOTSUPP, "this agent has no port for bulk")
         now = time.monotonic()
-        self._tokens = {token: expires for token, expires in self._tokens.items() if expires > now}
+        self._tokens = {token: kept for token, kept in self._tokens.items() if kept[0] > now}
         if len(self._tokens) >= MAX_TOKENS:
             raise OSError(errno.EAGAIN, "too many tokens that nobody used")
         token = os.urandom(TOKEN_BYTES // 2).hex()
-        self._tokens[token.encode()] = now + TOKEN_SECONDS
+        self._tokens[token.encode()] = now + TOKEN_SECONDS, serve
         return {"port": self._listener.getsockname()[1], "token": token}
 
     def _arrived(self, _events: int) -> None:
@@ -80,10 +80,12 @@ class Bulk:
     def _judge(self, sock: socket.socket, shown: bytes) -> None:
         self._waiting -= 1
         found = [token for token in self._tokens if hmac.compare_digest(token, shown)]  # compares with each, in constant time
-        if found and self._tokens.pop(found[0]) > time.monotonic():
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._serve(sock.detach())
-            return
+        if found:
+            expires, serve = self._tokens.pop(found[0])
+            if expires > time.monotonic():
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                serve(sock.detach())
+                return
         sock.close()
         self._refused += 1
         if self._refused >= MAX_REFUSED and self._listener is not None:

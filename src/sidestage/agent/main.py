@@ -15,6 +15,7 @@ from sidestage.agent import bulk, container, env
 from sidestage.agent.bulk import Bulk
 from sidestage.agent.changes import Changes
 from sidestage.agent.files import Files
+from sidestage.agent.lane import Lane
 from sidestage.agent.mirror import Mirror
 from sidestage.agent.outgoing import Outgoing
 from sidestage.agent.target import Target
@@ -88,6 +89,9 @@ class Agent:
         guard: Optional[socket.socket] = None, listener: Optional[socket.socket] = None,
     ) -> None:  # fmt: skip
         self._target, self._args = target, args
+        self._limits: Dict[str, Any] = {
+            "heartbeat": float(args.get("heartbeat", HEARTBEAT)), "silence": float(args.get("silence", SILENCE)),
+        }  # fmt: skip
         self._loop = Loop()
         self._files = Files(target.root, int(args.get("agent", 0)))
         self._changes = Changes(
@@ -99,7 +103,8 @@ class Agent:
         size = int(args.get("max_data", MAX_DATA))
         self._links = Links(self._link(rfd, wfd, size, lambda _link: self._end()))
         self._mirror = Mirror(self._loop, self._links)
-        self._bulk = Bulk(self._loop, listener, self._bulk_link)
+        self._bulk = Bulk(self._loop, listener)
+        self._lane = Lane(self._files, {**self._limits, "max_data": MAX_DATA})
         self._ops: Dict[str, Callable[[Args], Answer]] = {
             "hello": self._hello,
             "env": lambda a: ({}, env.own() if target.closed else env.read(target.pid)),
@@ -109,7 +114,7 @@ class Agent:
             "stat": lambda a: ({"stat": self._files.stat(a["path"], a.get("follow", True))}, b""),
             "realpath": lambda a: (self._files.realpath(a["path"]), b""),
             "readlink": lambda a: ({}, self._files.readlink(a["path"])),
-            "bulk": lambda a: (self._bulk.ticket(), b""),
+            "bulk": lambda a: (self._bulk.ticket(self._in_lane if a.get("lane") else self._bulk_link), b""),
             "cpu": lambda a: ({"seconds": time.process_time()}, b""),
             "statfs": lambda a: ({"statfs": self._files.statfs(a["path"])}, b""),
             "watch": lambda a: (self._watching().watch(a["path"], bool(a.get("follow", True))), b""),
@@ -143,8 +148,7 @@ class Agent:
         link = Link(
             self._loop, rfd, wfd, "agent",
             on_call=lambda *called: self._called(link, *called), on_open=lambda *opened: self._outgoing.opened(link, *opened),
-            on_event=lambda *_: None, on_closed=lambda _reason: closed(link), max_data=max_data,
-            heartbeat=float(self._args.get("heartbeat", HEARTBEAT)), silence=float(self._args.get("silence", SILENCE)),
+            on_event=lambda *_: None, on_closed=lambda _reason: closed(link), max_data=max_data, **self._limits,
         )  # fmt: skip
         return link
 
@@ -154,6 +158,14 @@ class Agent:
             os.close(fd)
 
         self._links.add(self._link(fd, fd, MAX_DATA, closed))
+
+    def _in_lane(self, fd: int) -> None:
+        try:
+            self._lane.give(fd)
+        except OSError as error:
+            os.close(fd)
+            text = f"there can be no other process beside the target for bulk, and control waits behind it: {error.strerror}"
+            self._links.control.event("warning", {"text": text})
 
     def run(self) -> None:
         self._loop.run()

@@ -33,9 +33,9 @@ MODULES = {
         "route2", "router", "sieve", "streams", "wires",
     ),
     "sidestage.agent": (
-        "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "holder", "inotify", "legs", "listeners",
-        "locks", "main", "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect", "registry",
-        "rights", "routed", "sifted", "sockdiag", "steal", "target", "tcp", "terminated", "tls_leg", "whole",
+        "bulk", "changes", "channel_leg", "conntrack", "container", "env", "files", "holder", "inotify", "lane", "legs",
+        "listeners", "locks", "main", "measure", "mesh", "mirror", "netlink", "nft", "outgoing", "passage", "port", "redirect",
+        "registry", "rights", "routed", "sifted", "sockdiag", "steal", "target", "tcp", "terminated", "tls_leg", "whole",
     ),
     "sidestage.tls": ("engine", "hello", "identity"),
 }  # fmt: skip

@@ -25,7 +25,7 @@ from typing import Any
 from sidestage.cluster import launch
 from sidestage.cluster.api import Api, ApiError
 from sidestage.cluster.relay import Relay
-from sidestage.stream.loop import Loop
+from sidestage.stream.loop import BULK_NICE, Loop
 
 MAX_MESSAGE = 64 << 10
 MAX_WAITING = 64  # orders without an answer
@@ -39,6 +39,7 @@ def start(api: Api, keep: int, debug: bool) -> socket.socket:
         return ours
     try:
         ours.close()
+        os.nice(BULK_NICE)
         os.close(keep)
         _Carrier(theirs, api).run()
     except BaseException:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from sidestage.agent import payload
+from sidestage.session.lane import Lane
 from sidestage.stream.link import HEARTBEAT, SILENCE, Args, Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
@@ -22,9 +23,11 @@ from sidestage.targets.plug import Plug
 BULK = 2  # connections for bulk
 FAR = 0.005  # seconds of round trip from which a connection's window is what limits it
 BULK_FAR = 4
+BESIDE_LANE = 1  # for what is no TCP connection of the program, where these have the others
+BESIDE_LANE_FAR = 2
 BULK_DATA = 256 << 10  # bytes in a data frame of a bulk link
 HOLD = 15.0  # seconds that a call of the program waits for the next agent; then it fails
-BULK_TRIES = 8  # bulk connections asked for in the life of an agent
+BULK_TRIES = 12  # bulk connections asked for in the life of an agent
 
 
 class Attachment:
@@ -35,13 +38,15 @@ class Attachment:
         self, loop: Loop, plug: Plug, stream: int, *, heartbeat: float = HEARTBEAT, silence: float = SILENCE,
         opened: Callable[[Link, int, str, Args], None], noticed: Callable[[str, Args], None],
         said: Callable[[str], None], lost: Callable[[str], None], again: Callable[[], None],
-        replica: Callable[[Link], None], make: Callable[..., Link] = Link,
+        replica: Callable[[Link], None], make: Callable[..., Link] = Link, lane: bool = False,
     ) -> None:  # fmt: skip
-        self._make = make
+        """`lane`: the program's TCP connections may be carried by a process of their own."""
+        self._make, self._may_lane = make, lane
+        self.lane: Lane | None = None
         self._loop, self._plug, self._heartbeat, self._silence = loop, plug, heartbeat, silence
         self._opened, self._noticed, self._said, self._lost, self._again = opened, noticed, said, lost, again
         self._replica = replica
-        self._tokens: list[bytes] = []
+        self._tokens: list[tuple[bytes, bool]] = []  # and is it for the lane?
         self._asked = 0
         self._ended = self._gone = False
         self.deleted = False  # is the agent's pod being deleted?
@@ -55,10 +60,10 @@ class Attachment:
         sent = time.monotonic()
 
         def answered(result: Args, raw: bytes, errno: int) -> None:
-            if not errno and result.get("bulk"):
-                for _ in range(BULK_FAR if time.monotonic() - sent > FAR else BULK):
-                    self._ask_bulk()
+            far = time.monotonic() - sent > FAR
             done(result, raw, errno)
+            if not errno and result.get("bulk"):
+                self._begin_bulk(far)
 
         self.links.control.call("hello", {"session": session, "payload": payload.sha256()}, answered)
 
@@ -87,6 +92,8 @@ class Attachment:
             return
         for bulk in list(self.links.bulk):
             bulk.close(reason)
+        if self.lane:
+            self.lane.tell("drop")
         if self._plug.news >= 0:
             self.links.down()
             self._loop.later(HOLD, self.links.up)
@@ -97,17 +104,45 @@ class Attachment:
 
     # -- bulk --
 
-    def _ask_bulk(self) -> None:
+    def _begin_bulk(self, far: bool) -> None:
+        count = BULK_FAR if far else BULK
+        if self._may_lane:
+            self._begin_lane()
+        if self.lane:
+            for _ in range(count):
+                self._ask_bulk(lane=True)
+            count = BESIDE_LANE_FAR if far else BESIDE_LANE
+        for _ in range(count):
+            self._ask_bulk()
+
+    def _begin_lane(self) -> None:
+        self._may_lane = False  # once
+        limits = {"heartbeat": self._heartbeat, "silence": self._silence, "max_data": BULK_DATA}
+
+        def ended() -> None:
+            if not self._ended and self.lane:
+                self._loop.later(1.0, lambda: self._ask_bulk(lane=True) if self.lane and not self.lane.links else None)
+
+        def lost() -> None:
+            self.lane = None
+            self._said("the process that carries the program's connections has ended, and they are reset; session carries new ones")
+
+        try:
+            self.lane = Lane(self._loop, limits, ended, lost)
+        except OSError as error:
+            self._said(f"there can be no process for bulk alone ({error.strerror}): all else waits behind it")
+
+    def _ask_bulk(self, *, lane: bool = False) -> None:
         if self._asked >= BULK_TRIES:
             return
         self._asked += 1
 
         def ticket(result: Args, _raw: bytes, errno: int) -> None:
             if not errno:
-                self._tokens.append(result["token"].encode())
+                self._tokens.append((result["token"].encode(), lane))
                 self._plug.send("bulk", port=result["port"])
 
-        self.links.control.call("bulk", {}, ticket)
+        self.links.control.call("bulk", {"lane": lane}, ticket)
 
     def _bulk_stream(self, fd: int) -> None:
         def closed(link: Link, _reason: str) -> None:
@@ -119,8 +154,14 @@ class Attachment:
         if not self._tokens:
             os.close(fd)
             return
-        os.write(fd, self._tokens.pop())  # the buffer of a new socket has room for it
-        self.links.add(self._link(fd, BULK_DATA, closed))
+        token, lane = self._tokens.pop(0)
+        os.write(fd, token)  # the buffer of a new socket has room for it
+        if not lane:
+            self.links.add(self._link(fd, BULK_DATA, closed))
+        elif self.lane:
+            self.lane.add(fd)
+        else:
+            os.close(fd)
 
     # -- replicas --
 
@@ -183,5 +224,7 @@ class Attachment:
         for link in self.links.replicas:
             link.mux.bye()
             link.flush()
+        if self.lane:
+            self.lane.close()
         for link in (*self.links.bulk, *self.links.replicas, self.links.control):
             link.close("the session has ended")

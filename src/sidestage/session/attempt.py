@@ -6,7 +6,6 @@ import itertools
 import time
 
 from sidestage.session.feed import Feed
-from sidestage.stream.pump import SocketPump
 
 _numbers = itertools.count(1)
 
@@ -18,12 +17,11 @@ class Attempt:
         self._feed, self._number = feed, next(_numbers)
         self._about = {"id": self._number, "kind": kind, **where}
         self._start = time.monotonic()
-        self.pump: SocketPump | None = None
 
     def result(self, errno: int = 0) -> None:
         """`errno` 0: connected."""
         self._feed.tell("connect", **self._about, errno=errno, ms=round((time.monotonic() - self._start) * 1000, 3))
 
-    def ended(self) -> None:
-        up, down = (self.pump.taken, self.pump.given) if self.pump else (0, 0)
+    def ended(self, up: int, down: int) -> None:
+        """`up`, `down`: bytes."""
         self._feed.tell("closed", id=self._number, up=up, down=down, seconds=round(time.monotonic() - self._start, 6))

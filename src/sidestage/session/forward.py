@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from sidestage.session.attempt import Attempt
 from sidestage.session.bare import Bare
-from sidestage.session.outgoing import Waiting
+from sidestage.session.opened import Own, Waiting
 from sidestage.session.resolver import Resolver
 from sidestage.stream.link import Args
-from sidestage.stream.pump import SocketPump
 
 BACKLOG = 128
 MAX_OPEN = 4096  # connections at once
@@ -81,13 +80,12 @@ class _Connection:
         attempt = Attempt(self._bare.feed, "tcp", host=address, port=forward.remote, name=forward.host)
 
         def connected(channel: int, _info: Args) -> None:
-            def ended() -> None:
-                attempt.ended()
+            def ended(up: int, down: int) -> None:
+                attempt.ended(up, down)
                 self._ended()
 
             attempt.result()
-            attempt.pump = SocketPump(self._bare.loop, link, channel, self._sock, on_end=ended)
-            attempt.pump.start()
+            Own(self._bare.loop, link, channel).carry(self._sock, ended)
 
         def refused(errno: int) -> None:
             attempt.result(errno)

@@ -152,12 +152,12 @@ class Session:
             self._loop, agent, stream, heartbeat=options.heartbeat, silence=options.silence,
             opened=lambda *opened: self._incoming.opened(*opened), noticed=self._noticed,
             said=self._say, lost=self._lost, again=self._attached_again,
-            replica=lambda link: self._incoming.subscribe_all(link), make=self._maker(),
+            replica=lambda link: self._incoming.subscribe_all(link), make=self._maker(), lane=self._tape is None,
         )  # fmt: skip
         links = self._links = self._attachment.links
         self._asked = Recent(links)
         self._network = Network()
-        self._outgoing = Outgoing(self._loop, links, self._broker, self._feed, self._network)
+        self._outgoing = Outgoing(self._loop, links, self._broker, self._feed, self._network, lambda: self._attachment.lane)
         watch = Watch(self._feed, self._broker, options.watch, lambda text: self._broker.event("ended", text=text))
         if options.record.endswith(HAR):
             from sidestage.record.har import HarFile
@@ -205,10 +205,11 @@ class Session:
     def _pulse(self) -> None:
         """How the links are, for who follows."""
         if self._feed.watched:
-            links = [self._links.control, *self._links.bulk]
+            links, lane = [self._links.control, *self._links.bulk], self._attachment.lane
+            count, up, down = (lane.links, *lane.total) if lane else (0, 0, 0)
             self._feed.tell(
-                "link", rtt=round(self._links.control.rtt * 1000, 3), links=len(links),
-                up=sum(link.bytes_out for link in links), down=sum(link.bytes_in for link in links),
+                "link", rtt=round(self._links.control.rtt * 1000, 3), links=len(links) + count,
+                up=up + sum(link.bytes_out for link in links), down=down + sum(link.bytes_in for link in links),
             )  # fmt: skip
         self._loop.later(PULSE, self._pulse)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sidestage.protocol.messages import Buffer
 from sidestage.session.bare import Bare
-from sidestage.session.outgoing import Waiting
+from sidestage.session.opened import Waiting
 from sidestage.session.resolver import Question, Resolver
 from sidestage.stream.link import Args, Link
 

@@ -10,7 +10,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sidestage.protocol.messages import Buffer
 from sidestage.session.attempt import Attempt
@@ -18,8 +17,10 @@ from sidestage.session.broker import Args, BrokerServer, Handler, Reply
 from sidestage.session.dns_stream import DnsStream
 from sidestage.session.feed import Feed
 from sidestage.session.here import Here
+from sidestage.session.lane import Lane
+from sidestage.session.opened import Ended, Opened, Own, Waiting
 from sidestage.session.relay import UdpRelay
-from sidestage.stream.link import Link, QuietHandler
+from sidestage.stream.link import Link
 from sidestage.stream.links import Links
 from sidestage.stream.loop import Loop
 from sidestage.stream.pump import DatagramPump, SocketPump
@@ -34,8 +35,12 @@ MAX_NAMES = 4096  # remembered for the feed
 
 
 class Outgoing:
-    def __init__(self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed, network: Network) -> None:
+    def __init__(
+        self, loop: Loop, links: Links, broker: BrokerServer, feed: Feed, network: Network, lane: Callable[[], Lane | None]
+    ) -> None:
+        """`lane` tells who carries TCP connections, if not we ourselves."""
         self._loop, self._links, self._broker, self._feed, self._network = loop, links, broker, feed, network
+        self._lane = lane
         self.tells_names = False  # does trap want to hear which address is whose?
         self.here: Here | None = None  # some names are this machine's
         self.search: tuple[str, ...] = ()  # the target's, when names matter
@@ -56,15 +61,13 @@ class Outgoing:
         host, port = args["host"], args["port"]
         attempt = Attempt(self._feed, "tcp", host=host, port=port, name=self._names.get(host))
         by_name = port == DNS_PORT and (self.here is not None or self.tells_names)
-        link = self._links.carrier()
 
-        def connected(channel: int, info: Args) -> None:
+        def connected(opened: Opened, info: Args) -> None:
             with program:
                 try:
                     end = _end(self._network, *args["via"])
                 except OSError as error:  # no descriptor is left
-                    if channel:
-                        link.reset(channel)
+                    opened.reset()
                     attempt.result(error.errno or 5)
                     reply(error.errno or 5)
                     return
@@ -74,21 +77,30 @@ class Outgoing:
             if args["held"]:
                 reply(local=info.get("local"))
             attempt.result()
-            if by_name:
-                DnsStream(self._loop, link, channel, end, host, self.here, self._heard, attempt.ended)
-            else:
-                attempt.pump = SocketPump(self._loop, link, channel, end, on_end=attempt.ended)
-                attempt.pump.start()
+            opened.carry(end, attempt.ended)
 
         def refused(errno: int) -> None:
             if self.here and by_name:  # the names that are this machine's can be asked for all the same
-                connected(0, {})
+                connected(_Named(self, link, 0, host), {})
                 return
             program.close()
             attempt.result(errno)
             reply(errno)
 
-        Waiting(connected, refused).open(link, "tcp", {"host": host, "port": port})
+        lane, link = self._lane(), self._links.carrier()
+        if lane and lane.links and not by_name:
+            lane.open(host, port, connected, refused)
+            return
+
+
+        def accepted(channel: int, info: Args) -> None:
+            connected(_Named(self, link, channel, host) if by_name else Own(self._loop, link, channel), info)
+
+        Waiting(accepted, refused).open(link, "tcp", {"host": host, "port": port})
+
+    def questions(self, link: Link, channel: int, end: socket.socket, server: str, ended: Callable[[], None]) -> None:
+        """`end` is the program's connection to a nameserver."""
+        DnsStream(self._loop, link, channel, end, server, self.here, self._heard, ended)
 
     def _udp(self, args: Args, fds: list[int], reply: Reply) -> None:
         host, port = args["host"], args["port"]
@@ -187,32 +199,18 @@ class Outgoing:
         Waiting(connected, refused).open(link, "unix", {"path": args["path"], "type": args["type"]})
 
 
-class Waiting(QuietHandler):
-    """A channel whose answer is awaited."""
+class _Named:
+    """An Opened whose queries are looked at; `channel` 0: there is only what is this machine's."""
 
-    def __init__(self, connected: Callable[[int, Args], None], refused: Callable[[int], None]) -> None:
-        self._connected, self._refused = connected, refused
-        self._channel = 0
+    def __init__(self, outgoing: Outgoing, link: Link, channel: int, server: str) -> None:
+        self._outgoing, self._link, self._channel, self._server = outgoing, link, channel, server
 
-    def open(self, link: Link, kind: str, args: Args) -> None:
-        self._link = link
-        self._channel = link.open(kind, args, self)
+    def carry(self, sock: socket.socket, ended: Ended) -> None:
+        self._outgoing.questions(self._link, self._channel, sock, self._server, lambda: ended(0, 0))
 
-    def on_accepted(self, info: dict[str, Any]) -> None:
-        try:
-            self._connected(self._channel, info)
-        except OSError as error:  # no descriptor or no port is left
+    def reset(self) -> None:
+        if self._channel:
             self._link.reset(self._channel)
-            self._refused(error.errno or 5)
-
-    def on_refused(self, errno: int, text: str) -> None:
-        self._refused(errno)
-
-    def on_data(self, data: Buffer) -> None:
-        raise AssertionError("data before the channel was accepted")
-
-    def on_reset(self) -> None:
-        self._refused(104)  # ECONNRESET
 
 
 def _end(network: Network, host: str, port: int) -> socket.socket:

@@ -22,7 +22,7 @@ class Port:
         listener = bulk.listen()
         assert listener
         self.address = listener.getsockname()
-        self.bulk = Bulk(self.loop, listener, self.serve)
+        self.bulk = Bulk(self.loop, listener)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -42,7 +42,7 @@ class Port:
                 return b""
 
     def ticket(self) -> bytes:
-        return str(self.bulk.ticket()["token"]).encode()
+        return str(self.bulk.ticket(self.serve)["token"]).encode()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def port() -> Iterator[Port]:
 
 def test_it_listens_on_loopback_only(port: Port) -> None:
     assert port.address[0] in ("127.0.0.1", "::1")
-    assert port.bulk.ticket()["port"] == port.address[1]
+    assert port.bulk.ticket(port.serve)["port"] == port.address[1]
 
 
 def test_a_token_opens_once(port: Port) -> None:
@@ -106,7 +106,7 @@ def test_after_many_guesses_the_port_is_closed(port: Port) -> None:
     with pytest.raises(OSError):
         port.ask(token)
     with pytest.raises(OSError, match="no port"):
-        port.bulk.ticket()
+        port.bulk.ticket(port.serve)
 
 
 def test_tokens_are_bounded(port: Port) -> None:
