@@ -1,4 +1,4 @@
-"""`sidestage container`: what podman starts is plugged in, by either runtime, and nothing of it stays."""
+"""`sidestage container`: what podman starts by either runtime, or docker, is plugged in, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ import pytest
 
 from tests.exec.test_steal import HTTP
 from tests.testkit import build
-from tests.testkit.box import RUNTIMES, Boxed, boxed, image
+from tests.testkit.box import RUNTIMES, Boxed, boxed, docked
+from tests.testkit.dockerd import Daemon, daemon
 from tests.testkit.mirror import mirrored
 from tests.testkit.target import CLIENT, DEPENDENCY, ROOT, SERVICE, Target, run, wait_for
 
 ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+ENGINES = {b"podman", b"docker"}
 PYTHON = os.path.realpath(sys.executable)
 TERMINABLE = "import os, signal; signal.signal(15, lambda *_: os._exit(0))\n"  # the first process of a container ignores it else
 EVERYTHING = f"""
@@ -49,14 +51,22 @@ s = socket.socket(socket.AF_UNIX); s.connect("/srv/echo.sock"); s.sendall(b"by a
 """
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Daemon]:
+    with daemon() as found:
+        yield found
+
+
+@pytest.fixture(params=[*RUNTIMES, "docker"])
 def box(staging: Target, request: pytest.FixtureRequest) -> Boxed:
+    if request.param == "docker":
+        return docked(staging, request.getfixturevalue("docker"))
     return boxed(staging, request.param)
 
 
 @contextlib.contextmanager
 def running(box: Boxed, argv: Sequence[str], flags: Sequence[str] = ()) -> Iterator[subprocess.Popen[str]]:
-    """Ends it at last, and looks whether podman has forgotten it."""
+    """Ends it at last, and looks whether the engine has forgotten it."""
     before = box.containers()
     process = subprocess.Popen(
         box.command(argv, flags), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV,
@@ -100,9 +110,9 @@ def test_the_users_own_variables_the_image_and_the_exit_status(box: Boxed, tmp_p
     changes = [f"ENV {name}=image" for name in ("GREETING", "COLOR", "EMPTY")]
     changes += ["WORKDIR /work", 'ENTRYPOINT ["/bin/busybox", "sh", "-c"]']
     script = 'echo "$GREETING|$COLOR|$EMPTY|$DATABASE_HOST|$MINE"; for f in config /volume/file; do busybox cat $f; done; exit 7'
-    with image(files, changes) as name:
+    with box.imported(files, changes) as name:
         options = ("-e", "MINE=me", f"--env-file={tmp_path / 'env'}", "-v", f"{volume}:/volume")
-        mine = Boxed(box.pid, box.process, box.runtime, box.before, options, (name,))
+        mine = dataclasses.replace(box, options=options, image=(name,))
         done = mine.plugged([script], 60)
         assert done.out.splitlines() == ["hello from staging|image||from a file|me", "the image's", "mounted"], done.err
         assert done.code == 7
@@ -150,17 +160,17 @@ def test_a_network_of_its_own(box: Boxed, tmp_path: Path) -> None:
         assert box.client(f"http://{SERVICE}:8080/y").out == f"local /y ::ffff:{CLIENT} ::ffff:{CLIENT}\n"
 
 
-def test_podman_exec_comes_into_it_plugged_too(box: Boxed) -> None:
+def test_exec_of_the_engine_comes_into_it_plugged_too(box: Boxed) -> None:
     """Each such process has a filter of its own, whose listener is handed over anew."""
     name = f"sidestage-test-{os.urandom(4).hex()}"
     named = dataclasses.replace(box, options=("--name", name))
     with running(named, [PYTHON, "-c", TERMINABLE + "print('up', flush=True)\nwhile True: signal.pause()"]) as process:
         assert line(process) == "up"
         for _ in range(2):
-            done = run([*box.before, *box.podman, "exec", name, "/bin/cat", "/srv/config.txt"], 60, ENV)
+            done = run([*box.before, *box.engine, "exec", name, "/bin/cat", "/srv/config.txt"], 60, ENV)
             assert (done.code, done.out) == (0, "remote data\n"), done.err
-        long = subprocess.Popen([*box.before, *box.podman, "exec", name, PYTHON, "-c", "import time; time.sleep(1000)"], env=ENV)
-        wait_for("its start", lambda: any(b"podman" not in _words(pid) for pid in _with(b"import time; time.sleep(1000)")))
+        long = subprocess.Popen([*box.before, *box.engine, "exec", name, PYTHON, "-c", "import time; time.sleep(1000)"], env=ENV)
+        wait_for("its start", lambda: any(not ENGINES & _words(pid) for pid in _with(b"import time; time.sleep(1000)")))
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert long.wait(30) != 0
@@ -168,7 +178,7 @@ def test_podman_exec_comes_into_it_plugged_too(box: Boxed) -> None:
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
 def test_control_c(box: Boxed, terminal: bool) -> None:
-    """It is the program's, as in any container: by podman's proxy of signals, or by the container's own terminal."""
+    """It is the program's, as in any container: by the engine's proxy of signals, or by the container's own terminal."""
     code = "import sys, time\ntry: print('it runs', flush=True); time.sleep(1000)\n"
     code += "except KeyboardInterrupt: print('interrupted'); sys.exit(5)"
     tty = dataclasses.replace(box, options=("-it",) if terminal else ())
@@ -195,10 +205,10 @@ def test_control_c(box: Boxed, terminal: bool) -> None:
 
 @pytest.mark.parametrize("victim", ["trap", "session", "both"])
 def test_after_a_death_nothing_is_left(box: Boxed, victim: str) -> None:
-    """The program is ended, and podman forgets the container, as it would have."""
+    """The program is ended, and the engine forgets the container, as it would have."""
     with running(box, [PYTHON, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"]) as process:
         assert line(process)
-        inside = [pid for pid in _with(b"time.sleep(1000)") if not {b"conmon", b"sidestage", b"podman"} & _words(pid)]
+        inside = [pid for pid in _with(b"time.sleep(1000)") if not {b"conmon", b"sidestage", *ENGINES} & _words(pid)]
         trap = next(pid for pid in _with(b"sidestage\0container") if os.getpgid(pid) == process.pid)
         session = _session_of(trap)
         for pid in {"trap": [trap], "session": [session], "both": [trap, session]}[victim]:

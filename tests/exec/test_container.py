@@ -89,7 +89,7 @@ def test_exec_inside_a_container(staging: Target, runtime: str, flags: list[str]
     """With the profile that podman gives to every container; without /dev/fuse it works too, and doctor says what to add."""
     box = boxed(staging, runtime)
     done = run(
-        [*box.before, *box.podman, "run", "--rm", *box.limits, *flags, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
+        [*box.before, *box.engine, "run", "--rm", *box.limits, *flags, "--network=none", "--hostname=boxed", "--env=COLOR=blue",
          f"--env=PYTHON={sys.executable}", f"--env=PYTHONPATH={ROOT / 'src'}", "--rootfs", "/:O", "/bin/sh", "-c", INSIDE],
         60, os.environ,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_what_doctor_says_inside_a_container_that_allows_too_little(staging: Tar
     }))  # fmt: skip
     box = boxed(staging, "runc")
     done = run(
-        [*box.podman, "run", "--rm", *box.limits, "--network=none", f"--security-opt=seccomp={profile}",
+        [*box.engine, "run", "--rm", *box.limits, "--network=none", f"--security-opt=seccomp={profile}",
          f"--env=PYTHONPATH={ROOT / 'src'}", "--rootfs", "/:O", sys.executable, "-m", "sidestage", "doctor"],
         60, os.environ,
     )  # fmt: skip

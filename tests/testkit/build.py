@@ -14,6 +14,7 @@ import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidestage" / "test-programs"
 PROGRAMS = Path(__file__).parents[1] / "matrix" / "programs"
+ENGINES = Path(__file__).parent / "engines"
 BUILD_TIMEOUT = 300  # seconds; the slowest is tokio from nothing on a loaded machine
 
 
@@ -60,11 +61,22 @@ def cargo_program(name: str, version: str) -> Path:
     return _built(f"{name}-{version}", {}, argv, env) / "bin" / name
 
 
+def engines() -> Path:
+    """The folder of dockerd, docker and runc, as engines/go.mod pins them."""
+    need("gcc")  # runc is C in part, and wants libseccomp
+    if not os.path.exists("/usr/include/seccomp.h"):
+        (pytest.fail if os.geteuid() == 0 else pytest.skip)("libseccomp-dev is not installed")
+    files = {name: (ENGINES / name).read_bytes() for name in ("go.mod", "go.sum", "build.sh")}
+    return _built("engines", files, [need("sh"), "-eu", "build.sh", "OUT"], seconds=1800)
+
+
 def _sources(name: str) -> dict[str, bytes]:
     return {name: (PROGRAMS / name).read_bytes()}
 
 
-def _built(name: str, files: Mapping[str, bytes], argv: Sequence[str], env: Mapping[str, str] | None = None) -> Path:
+def _built(
+    name: str, files: Mapping[str, bytes], argv: Sequence[str], env: Mapping[str, str] | None = None, seconds: int = BUILD_TIMEOUT
+) -> Path:
     """The folder of results; OUT in `argv` stands for it."""
     key = hashlib.sha256(repr((sorted(files.items()), list(argv), sorted((env or {}).items()))).encode()).hexdigest()[:24]
     out = CACHE / f"{name}-{key}"
@@ -81,7 +93,7 @@ def _built(name: str, files: Mapping[str, bytes], argv: Sequence[str], env: Mapp
             place.write_bytes(data)
         done = subprocess.run(
             [part.replace("OUT", str(result)) for part in argv], cwd=source, env={**os.environ, **(env or {})},
-            capture_output=True, text=True, timeout=BUILD_TIMEOUT,
+            capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         result.rename(out)

@@ -1,4 +1,4 @@
-"""`sidestage container`: what is told to the engine, and what becomes of the container's configuration when it asks."""
+"""`sidestage container`: what becomes of a container's program, whichever engine starts it. podman.py and docker.py differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sidestage import config
@@ -17,90 +17,68 @@ from sidestage.cli.errors import UserError
 from sidestage.cli.policy import SessionPolicy, Surroundings, files_policy
 from sidestage.trap import oci
 
-DEFAULT_HOOKS = ("/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d")  # oci-hooks(5); ours would replace them
-_WHICH_RUNTIME = ("info", "--format", "{{.Host.OCIRuntime.Path}}")
-ASK = 20.0  # seconds for podman and its runtime to say what they are
+ASK = 20.0  # seconds for an engine or its runtime to say what it is
 _KILLABLE_CRUN = (1, 8, 1)
 _MADE_HERE = ("/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/run/.containerenv", "/dev", "/proc", "/sys")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_INTERRUPTED = (
-    "{} lets signals interrupt calls that wait for the target: programs may see EINTR; crun 1.8.1 and runc 1.2 do not"
-)
+_INTERRUPTED = "{} lets signals interrupt calls that wait for the target: programs may see EINTR; {} do not"
+
+
+def container(command: Sequence[str], find: Callable[[str], str]) -> Container:
+    """Raises UserError."""
+    line = read(command, os.environ)
+    if line.name == "docker":
+        from sidestage.cli.docker import Docker
+
+        return Docker(line, find)
+    from sidestage.cli.podman import Podman
+
+    return Podman(line, find)
 
 
 class Container:
-    """trap.ports.Box."""
+    """trap.ports.Box, but for what the kinds add. `argv` and `env`, of the engine's client, are final when it is prepared."""
 
-    def __init__(self, command: Sequence[str], find: Callable[[str], str]) -> None:
+    inside = 0  # a process in the user namespace of an ordinary user's containers
+    argv: list[str]
+
+    def __init__(self, line: EngineLine, engine: str) -> None:
         """Raises UserError."""
-        self._line = read(command, os.environ)
-        self._engine = find(self._line.engine)
-        self._set = _set_by(self._line)
+        self._line, self._engine = line, engine
+        self._set = _set_by(line)
+        self.env = dict(os.environ)
         self.folder = tempfile.mkdtemp(prefix="sidestage-", dir=os.environ.get("XDG_RUNTIME_DIR") or None)
-        hooks = [] if self._line.hooked else [folder for folder in DEFAULT_HOOKS if os.path.isdir(folder)]
-        self.argv = self._line.argv(self._engine, [*hooks, self.folder])
-        self._holder: subprocess.Popen[str] | None = None
-        self.inside = 0  # a process in the user namespace of an ordinary user's containers
-        if os.getuid():
-            self._holder, self.inside = _hold(self._engine, self._line.general)
-        # Which runtime it uses is needed late, and takes podman half a second to tell.
-        told = ["echo", self._line.runtime] if self._line.runtime else [self._engine, *self._line.general, *_WHICH_RUNTIME]
-        null = subprocess.DEVNULL
-        self._runtime = subprocess.Popen(told, stdin=null, stdout=subprocess.PIPE, stderr=null, text=True)
 
     def prepare(
         self, settings: config.Config, policy: SessionPolicy, variables: Mapping[str, str], say: Callable[[str], None]
     ) -> None:
         """What is known when the session has begun: `variables` are for the program, over the image's."""
-        self._settings, self._policy, self._variables, self._say = settings, policy, variables, say
+        self._settings, self._policy, self._say = settings, policy, say
+        self._variables = {name: value for name, value in variables.items() if not self._sets(name)}
+        if settings.feature.fs.execute:
+            say("feature.fs.execute has no effect in a container: its programs are those of its image")
 
     def discard(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._holder:
-            self._holder.communicate()
-        if self._runtime.poll() is None:
-            self._runtime.kill()
-        self._runtime.communicate()
+
+    def offers(self, path: str, names: Collection[str]) -> None:
+        raise NotImplementedError
 
     def begins(self, spec: dict[str, Any]) -> bool:
-        at = surroundings(spec)
-        if self._settings.feature.fs.execute:
-            self._say("feature.fs.execute has no effect in a container: its programs are those of its image")
-        self._policy.files = files_policy(self._settings, at)
-        process = spec["process"]
-        unset = {name.upper() for name in self._settings.feature.env.unset}
-        own = dict(item.partition("=")[::2] for item in process.get("env") or ())
-        ours = {name: value for name, value in self._variables.items() if not self._sets(name)}
-        process["env"] = [
-            f"{name}={value}" for name, value in {**own, **ours}.items() if name.upper() not in unset or self._sets(name)
-        ]
-        return self._killable()
+        raise NotImplementedError
+
+    def starts(self, state: Mapping[str, Any], runtime: int) -> None:
+        raise NotImplementedError
 
     def _sets(self, name: str) -> bool:
         return name in self._set or self._line.sets(name)
 
-    def _killable(self) -> bool:
-        try:
-            path = self._runtime.communicate(timeout=ASK)[0].strip()
-        except subprocess.TimeoutExpired:
-            path = ""
-        if knows_killable(shutil.which(path, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or path):
-            return True
-        self._say(_INTERRUPTED.format(path or "this runtime"))
-        return False
+    def _lies(self, spec: Mapping[str, Any], root: str) -> None:
+        """The program lies in a container so configured, at `root`."""
+        self._policy.files = files_policy(self._settings, surroundings(spec, root))
 
-
-def _hold(engine: str, general: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
-    """A process in the user namespace of an ordinary user's containers, and its number; it ends with its standard input."""
-    command = [engine, *general, "unshare", "sh", "-c", "echo $$; exec cat >/dev/null"]
-    pipe = subprocess.PIPE
-    holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-    assert holder.stdout is not None
-    number = holder.stdout.readline().strip()
-    if not number.isdecimal():
-        holder.communicate()
-        raise UserError("`podman unshare` fails, so podman can't start containers for this user", "run it, and see what it says")
-    return holder, int(number)
+    def _warn(self, runtime: str) -> None:
+        self._say(_INTERRUPTED.format(runtime or "this runtime", "crun 1.8.1 and runc 1.2 (with libseccomp 2.6)"))
 
 
 def _set_by(line: EngineLine) -> set[str]:
@@ -111,12 +89,14 @@ def _set_by(line: EngineLine) -> set[str]:
             with open(path, encoding="utf-8", errors="surrogateescape") as text:
                 found |= {row.strip().partition("=")[0] for row in text if row.strip() and not row.lstrip().startswith("#")}
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror or error}", "correct podman's --env-file") from error
+            raise UserError(f"{path}: {error.strerror or error}", f"correct {line.name}'s --env-file") from error
     return found
 
 
-def knows_killable(runtime: str) -> bool:
-    """Does it know the flag by which signals wait while a call is ours? runc 1.1 and later, and crun 1.8.6, tell their features."""
+def abilities(runtime: str) -> tuple[bool, bool]:
+    """Does it hand over a listener, and does it know the flag by which signals wait while a call is ours?"""
+    runtime = shutil.which(runtime, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or runtime
+
     def said(*words: str) -> str:
         try:
             done = subprocess.run([runtime, *words], capture_output=True, text=True, check=True, timeout=ASK)
@@ -124,15 +104,23 @@ def knows_killable(runtime: str) -> bool:
             return ""
         return done.stdout
 
+    told = said("features")  # runc 1.1 and later, and crun 1.8.6
+    if told:
+        return by_features(told)
+    version = re.match(r"crun version (\d+)\.(\d+)(?:\.(\d+))?", said("--version"))
+    return bool(version), version is not None and tuple(int(part or 0) for part in version.groups()) >= _KILLABLE_CRUN
+
+
+def by_features(told: str) -> tuple[bool, bool]:
+    """The same, of what a runtime tells of itself (features.md of the OCI specification)."""
     try:
-        features = json.loads(said("features") or "{}")["linux"]["seccomp"]
-    except (ValueError, KeyError, TypeError):
-        version = re.match(r"crun version (\d+)\.(\d+)(?:\.(\d+))?", said("--version"))
-        return version is not None and tuple(int(part or 0) for part in version.groups()) >= _KILLABLE_CRUN
-    return oci.KILLABLE in (features.get("supportedFlags") or ())
+        seccomp = json.loads(told)["linux"]["seccomp"]
+        return oci.NOTIFY in (seccomp.get("actions") or ()), oci.KILLABLE in (seccomp.get("supportedFlags") or ())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False, False
 
 
-def surroundings(spec: Mapping[str, Any]) -> Surroundings:
+def surroundings(spec: Mapping[str, Any], root: str) -> Surroundings:
     """Of the container's program. What the user has mounted into it is local, as what is in the working directory is."""
     process = spec["process"]
     env = dict(item.partition("=")[::2] for item in process.get("env") or ())
@@ -140,9 +128,8 @@ def surroundings(spec: Mapping[str, Any]) -> Surroundings:
     path = env.get("PATH", _PATH).split(":")
     program = process["args"][0]
     if "/" not in program:
-        top = spec.get("root", {}).get("path", "/")
         places = [f"{folder}/{program}" for folder in path if folder.startswith("/")]
-        program = next((place for place in places if os.path.lexists(top + place)), program)
+        program = next((place for place in places if os.path.lexists(root + place)), program)
     mounted = [mount["destination"].rstrip("/") for mount in spec.get("mounts") or () if mount["destination"].rstrip("/")]
     local = [
         f"^{re.escape(place)}(/|$)" for place in mounted

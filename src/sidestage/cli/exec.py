@@ -53,9 +53,9 @@ def main(options: ExecOptions) -> int:
 def _container(options: ExecOptions) -> Container | None:
     if not options.container:
         return None
-    from sidestage.cli.container import Container
+    from sidestage.cli.container import container
 
-    return Container(options.command, _find)
+    return container(options.command, _find)
 
 
 def _run(options: ExecOptions, settings: config.Config, progress: Progress, box: Container | None) -> int:
@@ -94,6 +94,7 @@ def _run(options: ExecOptions, settings: config.Config, progress: Progress, box:
     env[MARK] = session
     if box:
         box.prepare(settings, policy, env, progress.warn)
+        command, env = box.argv, box.env
     if options.ui:
         from sidestage.cli.ui import beside
 
@@ -102,7 +103,7 @@ def _run(options: ExecOptions, settings: config.Config, progress: Progress, box:
     try:
         status = trap.run(
             command,
-            env=os.environ if box else env,
+            env=env,
             policy=policy,
             broker=ours,
             begin=trap.Begin(

@@ -11,7 +11,7 @@ HELP = """\
 sidestage runs a process on your own machine as if it were inside a service of your cluster.
 
   sidestage exec -t TARGET [flags] -- COMMAND [ARGS...]    see `sidestage exec --help`
-  sidestage container -t TARGET [flags] -- podman run ...  the same with a container
+  sidestage container -t TARGET [flags] -- podman run ...  the same with a container, by podman or docker
   sidestage ls [-n NS] [-t KIND]                           what can be a target in the cluster
   sidestage doctor                                         what this machine can do, and the cure for each lack
   sidestage status [--follow | --stop] [SESSION]           sessions that run now, what one does, and its end

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from sidestage.cli.errors import UserError
 
 USAGE = 2
-CONTAINER_COMMAND = "podman run [OPTIONS] IMAGE [COMMAND...]"
+CONTAINER_COMMAND = "podman|docker run [OPTIONS] IMAGE [COMMAND...]"
 
 
 @dataclass(frozen=True, slots=True)

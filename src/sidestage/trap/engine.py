@@ -1,8 +1,9 @@
 """A container instead of a program: its engine's client runs in the foreground, and the listeners come from the runtime.
 
-podman's hook of stage `precreate` (oci-hooks(5)) sends us what it is about to start, and gets it back with our filter in it. The
-runtime then connects to the filter's listenerPath and sends the descriptor, once for the container and once for each process that
-`podman exec` adds. Both speak to one unix socket, in a folder that session removes at the end.
+The filter comes into the container's configuration by a profile that its box gives to the engine, or by a hook that sends us what
+is about to be started, and gets it back changed. The runtime then connects to the filter's listenerPath and sends the descriptor,
+once for the container and once for each process that `podman exec` or `docker exec` adds. All speak to one unix socket, in a folder
+that session removes at the end.
 """
 
 from __future__ import annotations
@@ -13,30 +14,19 @@ import os
 import select
 import signal
 import socket
-import sys
+import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from sidestage.trap import network, oci
 from sidestage.trap.launch import LaunchError
 from sidestage.trap.ports import Box
 from sidestage.trap.supervisor import Supervisor, children, terminate
 
-HOOKS = "hooks.json"
 SPEAK = 5.0  # seconds for a hook or a runtime that has connected to say all it has to
 MAX_SAID = 16 << 20  # bytes of a container's configuration; a profile and hundreds of mounts take some 100 KiB
+_UCRED = struct.Struct("=iII")  # unix(7): pid, uid, gid
 CLEAN_UP = 20.0  # seconds for the engine's client to tidy up after its container
-# Passes the configuration from podman to us and back; no answer means that it was refused, for which podman needs a status.
-_HOOK = """\
-import socket, sys
-with socket.socket(socket.AF_UNIX) as end:
-    end.connect(sys.argv[1])
-    end.sendall(sys.stdin.buffer.read())
-    end.shutdown(socket.SHUT_WR)
-    answer = b"".join(iter(lambda: end.recv(1 << 16), b""))
-sys.stdout.buffer.write(answer)
-sys.exit(not answer)
-"""
-
 
 class Engine:
     def __init__(self, sup: Supervisor, box: Box, ready: Callable[[int, socket.socket | None], None]) -> None:
@@ -51,9 +41,7 @@ class Engine:
         self.path = os.path.join(folder, "socket")
         self._sock.bind(self.path)
         self._sock.listen()
-        hook = {"path": sys.executable, "args": [sys.executable, "-ISc", _HOOK, self.path]}
-        with open(os.path.join(folder, HOOKS), "w", encoding="utf-8") as file:
-            json.dump({"version": "1.0.0", "hook": hook, "when": {"always": True}, "stages": ["precreate"]}, file)
+        box.offers(self.path, sup.names)
         sup.watch(self._sock.fileno(), self._connected)
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], mask: Collection[int]) -> None:
@@ -72,7 +60,7 @@ class Engine:
             os._exit(126)
 
     def tasks(self) -> list[int]:
-        """All that runs in the container, with what `podman exec` added."""
+        """All that runs in the container, with what was added to it."""
         found: set[int] = set()
         for pid, pidfd in list(self._roots.items()):
             if select.select([pidfd], [], [], 0)[0]:
@@ -112,7 +100,9 @@ class Engine:
                 if fds:
                     for extra in fds[1:]:
                         os.close(extra)
-                    self._listen(json.loads(data)["pid"], fds[0])
+                    told = json.loads(data)
+                    peer = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+                    self._listen(told["pid"], told["state"], fds[0], _UCRED.unpack(peer)[0])
                     return
                 while chunk := end.recv(1 << 16):
                     data += chunk
@@ -134,15 +124,17 @@ class Engine:
         linux["seccomp"] = oci.seccomp(linux.get("seccomp"), self._sup.names, self.path, killable=killable)
         return json.dumps(spec).encode()
 
-    def _listen(self, pid: int, listener: int) -> None:
+    def _listen(self, pid: int, state: Mapping[str, Any], listener: int, runtime: int) -> None:
         os.set_inheritable(listener, False)
         with contextlib.suppress(OSError):
             self._roots[pid] = os.pidfd_open(pid)
         first, self._handed = not self._handed, True
         try:
+            if first:
+                self._box.starts(state, runtime)
             made = network.maker(pid) if first else None
-        except OSError as error:
-            self._refused = str(error.strerror)
+        except (OSError, LaunchError) as error:
+            self._refused = str(error.strerror if isinstance(error, OSError) else error)
             terminate([pid], signal.SIGKILL)
             os.close(listener)
             return

@@ -15,6 +15,7 @@ from sidestage.trap.bpf import AT_EMPTY_PATH, ENOSYS, EOPNOTSUPP, MSG_FASTOPEN, 
 NOTIFY, ALLOW, ERRNO = "SCMP_ACT_NOTIFY", "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
 KILLABLE = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 ARCHES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+_CONDITIONS = ("args", "includes", "excludes")  # the last two in moby's form only
 _URING = ("io_uring_setup", "io_uring_enter", "io_uring_register")
 
 Rule = dict[str, Any]
@@ -48,29 +49,35 @@ _TESTED: dict[str, list[tuple[str, list[Arg]]]] = {
         (ALLOW, [_arg(2, "MASKED_EQ", AT_EMPTY_PATH, AT_EMPTY_PATH)]),
     ],
 }
+TESTED = frozenset(_TESTED)
 
 
 def seccomp(base: Mapping[str, Any] | None, names: Collection[str], listener: str, *, killable: bool) -> dict[str, Any]:
-    """`linux.seccomp` of a container whose own is `base`: `names` are told to who listens at the unix socket `listener`."""
+    """`linux.seccomp` of a container whose own is `base`: `names` are told to who listens at the unix socket `listener`.
+
+    `base` may also be in moby's form: conditions of a rule stay with it.
+    """
     base = base or {"defaultAction": ALLOW}
     machine = platform.machine()
     ours = {name for name in names if number(name, machine) is not None}
     everything = base["defaultAction"] == ALLOW
     kept: list[Rule] = []
-    told: dict[str, list[Arg]] = {}  # with the arguments for which the profile allows it
+    told: list[tuple[str, Rule]] = []  # with what the profile says besides: for which arguments it allows it, and when
     for rule in base.get("syscalls") or ():
-        rest = rule["names"]
+        said = {key: rule[key] for key in _CONDITIONS if rule.get(key)}
+        rest = rule.get("names") or [rule["name"]]
         if rule["action"] == ALLOW:
-            told |= {name: rule.get("args") or [] for name in rest if name in ours}
+            told += [(name, said) for name in rest if name in ours]
             rest = [name for name in rest if name not in ours and name not in _URING]
         elif everything:
             ours -= set(rest)
         if rest:
-            kept.append({**rule, "names": rest})
+            kept.append({"names": rest, **{key: rule[key] for key in ("action", "errnoRet") if key in rule}, **said})
     if everything:
-        told |= {name: [] for name in ours}
+        told = [(name, {}) for name in ours]
         kept.append({"names": list(_URING), "action": ERRNO, "errnoRet": ENOSYS})
-    rules = kept + [rule for name, args in sorted(told.items()) for rule in _rules(name, args, everything)]
+    by_name = sorted(told, key=lambda one: one[0])
+    rules = kept + [rule for name, said in by_name for rule in _rules(name, said, everything)]
     flags = [*(base.get("flags") or ()), *([KILLABLE] if killable else [])]
     return {
         **{key: base[key] for key in ("defaultAction", "defaultErrnoRet") if key in base},
@@ -79,14 +86,11 @@ def seccomp(base: Mapping[str, Any] | None, names: Collection[str], listener: st
     }  # fmt: skip
 
 
-def _rules(name: str, args: list[Arg], everything: bool) -> list[Rule]:
-    if args or name not in _TESTED:
-        return [_rule(name, NOTIFY, args)]
-    return [_rule(name, action, tests) for action, tests in _TESTED[name] if not (everything and action == ALLOW)]
+def _rules(name: str, said: Rule, everything: bool) -> list[Rule]:
+    if said.get("args") or name not in _TESTED:
+        return [_rule(name, NOTIFY, said)]
+    return [_rule(name, action, {**said, "args": tests}) for action, tests in _TESTED[name] if not (everything and action == ALLOW)]
 
 
-def _rule(name: str, action: str, args: list[Arg]) -> Rule:
-    rule: Rule = {"names": [name], "action": action}
-    if action == ERRNO:
-        rule["errnoRet"] = EOPNOTSUPP
-    return {**rule, "args": args} if args else rule
+def _rule(name: str, action: str, said: Rule) -> Rule:
+    return {"names": [name], "action": action, **({"errnoRet": EOPNOTSUPP} if action == ERRNO else {}), **said}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,8 +47,16 @@ class Box(Protocol):
 
     folder: str  # one of our own, which the engine and its runtime can reach
 
+    def offers(self, path: str, names: Collection[str]) -> None:
+        """The engine is about to be started; the listener of a filter that tells these calls is expected at unix socket `path`."""
+
     def begins(self, spec: dict[str, Any]) -> bool:
         """Change the container's configuration (OCI runtime specification) in place. Are signals to wait while a call is ours?
 
-        Raises LaunchError when it can't be plugged in.
+        Raises LaunchError when it can't be plugged in. Not every engine asks.
+        """
+
+    def starts(self, state: Mapping[str, Any], runtime: int) -> None:
+        """The program is about to begin. `state` is of its container (the specification's "Container Process State"), and process
+        `runtime` told it. Raises LaunchError when it can't be plugged in.
         """

@@ -1,4 +1,4 @@
-"""How podman's command line is read: what is refused, what is put in, and which variables are the user's."""
+"""How the command line of podman or docker is read: what is refused, what is put in, and which variables are the user's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,34 @@ from sidestage.cli.errors import UserError
 )
 def test_what_is_run(command: str, want: str) -> None:
     line = read(command.split(), {})
-    assert line.argv(line.engine, ["/h"]) == want.split()
+    assert line.argv(line.engine, ["--hooks-dir=/h"]) == want.split()
+
+
+@pytest.mark.parametrize(
+    "command, want",
+    [
+        ("docker run busybox ls -l", "docker run --network=host --ours busybox ls -l"),
+        ("docker -H unix:///s --context c -lerror run x", "docker -Hunix:///s --context=c -lerror run --network=host --ours x"),
+        ("docker -D container run -it x", "docker -D run --network=host --ours -i -t x"),
+        ("docker run --network n -h name -p 8:8 x", "docker run --ours --network=n -hname -p8:8 x"),
+        ("docker run --use-api-socket --init x --rm", "docker run --network=host --ours --use-api-socket --init x --rm"),
+        ("docker run --restart no x", "docker run --network=host --ours --restart=no x"),
+        (
+            "docker run --security-opt seccomp=f --security-opt no-new-privileges --security-opt=seccomp:g x",
+            "docker run --network=host --ours --security-opt=no-new-privileges x",
+        ),
+    ],
+)
+def test_what_is_run_by_docker(command: str, want: str) -> None:
+    line = read(command.split(), {})
+    assert line.argv(line.engine, ours=["--ours"], without=line.seccomp) == want.split()
+
+
+def test_switches_and_values() -> None:
+    line = read("docker run --privileged --privileged=false --init=true -t --runtime=crun x".split(), {})
+    assert [line.switched(name) for name in ("--privileged", "--init", "--rm")] == [False, True, False]
+    assert line.runtime == "crun"
+    assert read("podman --runtime=runc run x".split(), {}).runtime == "runc"
 
 
 @pytest.mark.parametrize(
@@ -40,8 +67,13 @@ def test_what_is_run(command: str, want: str) -> None:
         ("podman exec c sh", "podman exec", "podman run IMAGE"),
         ("podman compose run web", "podman compose", "this one service"),
         ("podman-compose run web", "podman-compose", "this one service"),
-        ("docker compose run web", "docker", "use podman"),
-        ("docker run x", "docker", "use podman"),
+        ("docker compose run web", "docker compose", "docker run [--network"),
+        ("docker-compose run web", "docker-compose", "docker run [--network"),
+        ("docker run", "no image", "docker run IMAGE"),
+        ("docker run -d x", "docker run --detach", "leave it out"),
+        ("docker run --restart always x", "--restart=always", "leave it out"),
+        ("docker run --restart=on-failure:3 x", "--restart", "leave it out"),
+        ("docker start c", "docker start", "docker run IMAGE"),
         ("nerdctl run x", "nerdctl", "use podman"),
         ("sudo podman run x", "sudo", "before sidestage"),
         ("podman --remote run x", "another machine", "run sidestage there"),

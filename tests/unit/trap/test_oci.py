@@ -79,3 +79,24 @@ def test_without_a_profile_only_our_calls_and_io_uring_are_named() -> None:
 
 def test_other_abis_are_left_out() -> None:
     assert oci.seccomp(PROFILE, ("connect",), "/s", killable=False)["architectures"] == [oci.ARCHES[platform.machine()]]
+
+
+def test_conditions_stay_with_what_they_are_of() -> None:
+    """In moby's form a rule may hold for some capabilities or machines only, and have one name instead of several."""
+    admin = {"includes": {"caps": ["CAP_SYS_ADMIN"]}}
+    masked = {"args": [{"index": 2, "value": 64, "valueTwo": 64, "op": "SCMP_CMP_MASKED_EQ"}], "excludes": {"arches": ["s390"]}}
+    base = {"defaultAction": oci.ERRNO, "archMap": [{"architecture": "SCMP_ARCH_X86_64"}], "syscalls": [
+        {"names": ["mount", "connect", "sendto"], "action": oci.ALLOW, **admin, "comment": "x"},
+        {"name": "openat", "action": oci.ALLOW, "args": [{"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["openat"], "action": oci.ALLOW, **masked},
+    ]}  # fmt: skip
+    made = oci.seccomp(base, ("connect", "sendto", "openat"), "/s", killable=False)
+    assert "archMap" not in made  # moby takes it or `architectures`, not both
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for rule in made["syscalls"]:
+        by_name.setdefault(rule["names"][0], []).append(rule)
+    assert by_name["mount"] == [{"names": ["mount"], "action": oci.ALLOW, **admin}]
+    assert by_name["connect"] == [{"names": ["connect"], "action": oci.NOTIFY, **admin}]
+    assert all(rule["includes"] == admin["includes"] and rule["args"] for rule in by_name["sendto"])
+    assert [rule["args"][0]["value"] for rule in by_name["openat"]] == [0, 64]
+    assert by_name["openat"][1]["excludes"] == masked["excludes"]
