@@ -12,6 +12,7 @@ kube kube-apiserver --etcd-servers=http://127.0.0.1:2379 --advertise-address="$A
     --requestheader-allowed-names=front-proxy-client --requestheader-extra-headers-prefix=X-Remote-Extra- \
     --requestheader-group-headers=X-Remote-Group --requestheader-username-headers=X-Remote-User \
     --proxy-client-cert-file="$P/front-proxy-client.crt" --proxy-client-key-file="$P/front-proxy-client.key" \
+    --oidc-issuer-url="https://$MACHINE_IP:8444" --oidc-client-id=sidestage-tests --oidc-ca-file="$P/ca.crt" --oidc-username-prefix=oidc: \
     --allow-privileged=true --profiling=false --endpoint-reconciler-type=lease
 await 90 'the API server' "$KUBECTL" get --raw /readyz
 kube kube-controller-manager --kubeconfig="$P/controller-manager.conf" --authentication-kubeconfig="$P/controller-manager.conf" \

@@ -44,6 +44,8 @@ make_pki() {
     certificate scheduler /CN=system:kube-scheduler ca clientAuth
     certificate proxy /CN=system:kube-proxy ca clientAuth
     certificate coredns /O=system:masters/CN=coredns ca clientAuth
+    certificate issuer /CN=issuer ca serverAuth "IP:$MACHINE_IP" # of OpenID Connect, where a test has one (testkit/issuer.py)
+    echo "$MACHINE_IP" >issuer.address
     new_key sa.key
     openssl ec -in sa.key -pubout -out sa.pub 2>/dev/null
     for user in admin controller-manager scheduler proxy coredns; do kubeconfig "$user" >"$user.conf"; done
