@@ -70,6 +70,19 @@ def engines() -> Path:
     return _built("engines", files, [need("sh"), "-eu", "build.sh", "OUT"], seconds=1800)
 
 
+def npm_package(name: str, version: str) -> Path:
+    """Its folder, with what it needs beside it; the registry must be reached the first time, as for the next."""
+    argv = [need("npm"), "install", "--prefix", "OUT", "--no-audit", "--no-fund", "--ignore-scripts", f"{name}@{version}"]
+    return _built(f"{name}-{version}", {}, argv) / "node_modules" / name
+
+
+def go_module(name: str) -> Path:
+    """A program with modules of others, whose sums are beside it."""
+    files = {path.name: path.read_bytes() for path in (PROGRAMS / name).iterdir()}
+    env = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+    return _built(name, files, [need("go"), "build", "-o", "OUT/program", "."], env) / "program"
+
+
 def _sources(name: str) -> dict[str, bytes]:
     return {name: (PROGRAMS / name).read_bytes()}
 

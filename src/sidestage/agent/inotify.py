@@ -27,7 +27,7 @@ MAX_WATCHES = 8192  # of one session; the system's own limit is another's too (m
 MAX_NAMES = 16384  # of a directory that is watched; what happens to others is told as if they were new
 BUFFER = 32 << 10  # bytes read at once; as JSON they are several times that, and one event of the link must hold them
 MAX_BEHIND, PAUSE = 1 << 20, 0.05  # bytes of a link that doesn't keep up; seconds until it is looked at again
-PAIR_MS = 2  # a name that went may come again at once, as the other half of a rename
+PAIR_MS = 2  # a name that went may come again at once, as the other half of a rename; a file whose link went may be gone
 _EVENT = struct.Struct("=iIII")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,7 +68,7 @@ class Inotify:
             self._loop.later(PAUSE, self._listen)
             return
         events = self._read()
-        if events and int(str(events[-1][1])) & IN_MOVED_FROM:
+        if events and int(str(events[-1][1])) & (IN_MOVED_FROM if events[-1][3] else IN_ATTRIB):
             select.select([self._fd], [], [], PAIR_MS / 1000)
             events += self._read()
         if events:

@@ -97,6 +97,7 @@ class Shadows:
         """The agent's event `watched`: in order, and both halves of a rename together."""
         events = [(int(watch), int(mask), int(cookie), str(name)) for watch, mask, cookie, name in events]
         self._changed({path for event in events if (path := self._path(event))})
+        events = self._unechoed(events)
         paired = False
         for event, following in pairwise([*events, (0, 0, 0, "")]):
             if paired:
@@ -108,6 +109,19 @@ class Shadows:
                     self._move(event, following)
                 else:
                     self._again(event)
+
+    def _unechoed(self, events: list[Event]) -> list[Event]:
+        """Without the IN_ATTRIB of a file's last link that goes: to remove its shadow is that event as well (vfs_unlink)."""
+        kept, gone = [], set()
+        for event in reversed(events):
+            watch, mask, _cookie, name = event
+            if mask & i.IN_ATTRIB and not name and watch in gone:
+                gone.discard(watch)
+                continue
+            if mask & i.IN_DELETE_SELF and watch in self._of and not self._of[watch].directory:
+                gone.add(watch)
+            kept.append(event)
+        return kept[::-1]
 
     def _path(self, event: Event) -> str:
         shadow = self._of.get(event[0])
