@@ -7,11 +7,9 @@ import dataclasses
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -236,57 +234,3 @@ def _command(pid: int) -> bytes:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as command:
         return command.read()
     return b""
-
-
-ROOTLESS = """
-set -e
-mount --make-rprivate /
-mkdir "$BASE/python" "$BASE/source" "$BASE/run" "$BASE/home"
-mount --bind "$PREFIX" "$BASE/python"
-mount --bind "$SOURCE" "$BASE/source"
-for name in passwd group subuid subgid; do cp /etc/$name "$BASE/$name"; done
-echo "boxer:x:$ID:$ID::$BASE/home:/bin/sh" >>"$BASE/passwd"
-echo "boxer:x:$ID:" >>"$BASE/group"
-for name in subuid subgid; do echo "boxer:$((ID << 4)):65536" >>"$BASE/$name"; done
-for name in passwd group subuid subgid; do mount --bind "$BASE/$name" /etc/$name; done
-mknod "$BASE/fuse" c 10 229; chmod 666 "$BASE/fuse"; mount --bind "$BASE/fuse" /dev/fuse
-chmod 755 "$BASE" "$BASE/root"; chown -R $ID:$ID "$BASE/run" "$BASE/home" "$BASE/root"; chmod 700 "$BASE/run"
-exec setpriv --reuid $ID --regid $ID --clear-groups env -i HOME="$BASE/home" XDG_RUNTIME_DIR="$BASE/run" PATH="$PATH" \\
-    BASE="$BASE" PYTHONPATH="$BASE/source" USER_OPTIONS="$USER_OPTIONS" PYTHON="$BASE/python/bin/$INTERPRETER" sh -euc "$AS_USER"
-"""
-AS_USER = """
-cd "$BASE/home"
-GREETING=hello unshare --user --map-root-user --net --mount sh -c '
-    ip link set lo up; mount -t tmpfs none /srv; echo remote >/srv/file; echo 127.0.0.9 db >hosts; mount --bind hosts /etc/hosts
-    exec $PYTHON -u -m http.server 8080 -d /srv' >log 2>&1 &
-until grep -q Serving log; do sleep 0.1; done
-code=0
-$PYTHON -m sidestage container -t process/$! -- podman --cgroup-manager cgroupfs --runtime runc run --rm $USER_OPTIONS \\
-    --ulimit nofile=1024:1024 --ulimit nproc=10000:10000 --rootfs "$BASE/root" /bin/sh -c '
-    busybox id -u; echo $GREETING; ls /srv; cat /srv/file; busybox wget -qO- http://db:8080/file; exit 7' || code=$?
-kill $!
-podman --cgroup-manager cgroupfs --runtime runc ps -aq
-kill "$(cat "$XDG_RUNTIME_DIR/libpod/tmp/pause.pid")"  # podman keeps a process, that holds the user namespace
-exit $code
-"""
-
-
-@pytest.mark.parametrize("options, uid", [("", "0"), ("--user=7:7", "7"), ("--network=none --user=7:7", "7")])
-def test_an_ordinary_users_container(options: str, uid: str) -> None:
-    """Its user exists in a mount namespace only. Whoever the container runs as reads the target's files from the mount."""
-    for command in ("podman", "runc", "newuidmap", "setpriv"):
-        build.need(command)
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
-        root = Path(base, "root")
-        for folder in ("bin", "etc", "srv", "proc", "dev", "sys", "tmp", "run"):
-            (root / folder).mkdir(parents=True)
-        shutil.copy(build.need("busybox"), root / "bin")
-        for name in ("sh", "ls", "cat"):
-            (root / "bin" / name).symlink_to("busybox")
-        env = {
-            **os.environ, "BASE": base, "PREFIX": sys.base_prefix, "INTERPRETER": os.path.basename(PYTHON),
-            "SOURCE": str(ROOT / "src"), "ID": "54321", "USER_OPTIONS": options, "AS_USER": AS_USER,
-        }  # fmt: skip
-        done = run(["unshare", "--mount", "sh", "-c", ROOTLESS], 60, env)
-    assert done.out.splitlines() == [uid, "hello", "file", "remote", "remote"], done.err
-    assert done.code == 7, done.err

@@ -77,7 +77,7 @@ def check(facts: Facts, here: Here, *, privileged: bool) -> None:
     _check_version(facts, privileged)
     if not facts.rootless and here.uid:
         cause = "this docker's containers are root's: you may start them, but only root may look into them"
-        raise UserError(cause, "sudo sidestage container ..., or use podman run, which needs no root")
+        raise UserError(cause, "sudo sidestage container ..., or use rootless docker or podman run")
     if facts.rootless and here.uid not in (0, facts.owner):
         raise UserError("this rootless docker is another user's", "run sidestage as that user, or use podman run")
 
