@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.testkit.build import need
+from tests.testkit.nscd import nscd
 from tests.testkit.target import ROOT, SIDESTAGE, Result, Target, run, target
 
 MANY = 60  # addresses: more than a datagram takes, even with EDNS
@@ -335,6 +336,18 @@ def test_the_daemons_would_be_asked_without_us(place: Place) -> None:
     finally:
         daemons.kill()
         daemons.wait()
+
+
+def test_nscd_itself_is_not_asked(place: Place, tmp_path: Path) -> None:
+    with nscd(place.laptop, tmp_path):
+        ask = ["getent", "ahostsv4"]
+        assert [place.native([*ask, "db.corp.lan"]).out[:10] for _ in range(2)] == ["10.88.0.20"] * 2
+        place.here.write_text("")
+        assert place.native([*ask, "db.corp.lan"]).out[:10] == "10.88.0.20"
+        assert place.here.read_text() == ""  # by nscd
+        for name, address in {"db": "10.77.0.20", "db.corp.lan": "10.77.9.9", "pinned.corp.lan": "10.77.0.20"}.items():
+            assert place.plugged([*ask, name], {}).out.split()[:1] == [address]
+        assert place.plugged([*ask, "db.corp.lan"], SIDES[0]).out.split()[:1] == ["10.88.0.20"]
 
 
 def connected(name: str) -> str:

@@ -101,6 +101,37 @@ public class Maps {
   }
 }
 """
+JAVA_READS = r"""
+import java.io.*; import java.nio.*; import java.nio.channels.*; import java.nio.file.*; import java.util.zip.*;
+import static java.nio.channels.FileChannel.MapMode.*; import static java.nio.file.StandardOpenOption.*;
+public class Reads {
+  static long sum(ByteBuffer b) { CRC32 crc = new CRC32(); crc.update(b); return crc.getValue(); }
+  public static void main(String[] args) throws Exception {
+    Path path = Path.of("/srv/w/data");
+    try (FileChannel c = FileChannel.open(path, READ)) {
+      MappedByteBuffer all = c.map(READ_ONLY, 0, c.size());
+      System.out.println(c.size() + " " + sum(all) + " " + all.isReadOnly());
+      System.out.println(all.load().getInt(12345678) + " " + all.order(ByteOrder.LITTLE_ENDIAN).getLong(7));
+      MappedByteBuffer part = c.map(READ_ONLY, 5001, 3000017);
+      ByteBuffer read = ByteBuffer.allocate(3000017); while (read.hasRemaining() && c.read(read, 5001 + read.position()) > 0);
+      System.out.println(part.equals(read.flip()) + " " + part.mismatch(all.slice(5001, 3000018)));
+      try { c.map(READ_ONLY, c.size() - 5, 10); System.out.println("mapped"); } catch (IOException e) { System.out.println(e); }
+      try { c.map(READ_WRITE, 0, 10); System.out.println("ok"); } catch (NonWritableChannelException e) { System.out.println(e); }
+      try { c.map(PRIVATE, 0, 10); System.out.println("mapped"); } catch (NonWritableChannelException e) { System.out.println(e); }
+      try (FileLock lock = c.lock(0, 10, true)) { System.out.println(lock.isShared() + " " + lock.isValid()); }
+      var taken = new ByteArrayOutputStream(); c.transferTo(c.size() - 700000, 700000, Channels.newChannel(taken));
+      System.out.println(sum(ByteBuffer.wrap(taken.toByteArray())));
+    }
+    try (var file = new RandomAccessFile("/srv/w/small", "r"); FileChannel c = file.getChannel()) {
+      MappedByteBuffer m = c.map(READ_ONLY, 0, c.size());
+      System.out.println(new String(new byte[] {m.get(0), m.get(4)}) + " " + Files.mismatch(path, Path.of("/srv/w/small")));
+    }
+    try (FileChannel c = FileChannel.open(Path.of("/srv/w/empty"), READ)) {
+      System.out.println(c.map(READ_ONLY, 0, 0).capacity());
+    }
+  }
+}
+"""
 LEFT = "cd /srv/w && find . -printf '%p %y %s %m\\n' | sort; find . -type f | sort | xargs -r md5sum"
 
 
@@ -132,7 +163,7 @@ def test_shell(staging: Target, name: str, write_mode: tuple[str, ...]) -> None:
 
 
 def test_sqlite(staging: Target, write_mode: tuple[str, ...]) -> None:
-    """Locks and the shared memory of the WAL are between the program's own processes."""
+    """Locks, and the shared memory of the WAL, of the program's own processes."""
     check(staging, [sys.executable, "-c", SQLITE], write_mode)
 
 
@@ -141,6 +172,20 @@ def test_java(staging: Target, write_mode: tuple[str, ...], tmp_path: Path) -> N
     (tmp_path / "Maps.java").write_text(JAVA)
     subprocess.run(["javac", "Maps.java"], cwd=tmp_path, check=True, timeout=120)
     check(staging, ["java", "-Xshare:auto", "-cp", str(tmp_path), "Maps"], write_mode)
+
+
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_java_that_reads(staging: Target, tmp_path: Path, mode: str) -> None:
+    """Mapped files, whole and in part, of more than is read ahead; what can't be mapped says so as ever."""
+    need("javac")
+    (tmp_path / "Reads.java").write_text(JAVA_READS)
+    subprocess.run(["javac", "Reads.java"], cwd=tmp_path, check=True, timeout=120)
+    make = f"{FRESH}; cd /srv/w; seq 3000000 >data; echo small >small; >empty"
+    assert staging.native(["sh", "-c", make]).code == 0
+    argv = ["java", "-Xshare:auto", "-cp", str(tmp_path), "Reads"]
+    native, plugged = staging.native(argv), staging.plugged(argv, 60, ("--fs-mode", mode))
+    assert native.code == 0, native
+    assert (plugged.code, plugged.out) == (0, native.out), plugged
 
 
 READING = {

@@ -74,6 +74,15 @@ def engines() -> Path:
     return _built("engines", files, [need("sh"), "-eu", "build.sh", "OUT"], seconds=1800)
 
 
+def debian(package: str, path: str) -> Path:
+    """A file of a package of Debian's that isn't installed, as that may start something. For the libc that is here."""
+    libc = subprocess.run(["dpkg-query", "-W", "libc6"], capture_output=True, text=True, check=False).stdout.split()[-1:]
+    if not libc:
+        pytest.skip("no Debian")
+    script = f"apt-get download -q {package} || apt-get -q update && apt-get download -q {package}; dpkg -x {package}_*.deb OUT"
+    return _built(f"{package}-{libc[0]}", {}, ["sh", "-c", script]) / path
+
+
 def npm_package(name: str, version: str) -> Path:
     """Its folder, with what it needs beside it; the registry must be reached the first time, as for the next."""
     argv = [need("npm"), "install", "--prefix", "OUT", "--no-audit", "--no-fund", "--ignore-scripts", f"{name}@{version}"]
