@@ -79,4 +79,4 @@ def boxed(staging: Target, runtime: str) -> Boxed:
 
 def docked(staging: Target, daemon: Daemon) -> Boxed:
     """By docker, with its own runc."""
-    return Boxed(staging.pid, staging.process, daemon.docker, image=(*daemon.here, daemon.image))
+    return Boxed(staging.pid, staging.process, daemon.docker, before=daemon.before, image=(*daemon.here, daemon.image))

@@ -25,8 +25,10 @@ from tests.testkit.target import wait_for
 _START = """
 mount --make-rprivate /
 for folder in /run/docker /run/containerd; do mkdir -p $folder; mount -t tmpfs none $folder; done
+ip link set lo up
 exec setpriv --pdeathsig TERM "$@"
 """
+_NO_NETWORK = {"bridge": "none", "iptables": "false", "ip6tables": "false", "ip-forward": "false"}
 START = 60.0  # seconds
 _LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin"}
 
@@ -35,6 +37,7 @@ _LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr
 class Daemon:
     docker: tuple[str, ...]  # the client
     folder: Path
+    before: tuple[str, ...] = ()  # the command by which others come into its network
     image: str = "localhost/sidestage-test"  # nothing but folders, for `here`
 
     @property
@@ -62,7 +65,8 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(options: Sequence[str] = ()) -> Iterator[Daemon]:
+def daemon(*, bridged: bool = False) -> Iterator[Daemon]:
+    """With `bridged` it has a network namespace of its own, and in it bridges and rules as usual."""
     for command in ("containerd", "unshare", "setpriv"):
         build.need(command)
     binaries = build.engines()
@@ -72,17 +76,20 @@ def daemon(options: Sequence[str] = ()) -> Iterator[Daemon]:
         flags = {
             "data-root": f"{base}/data", "exec-root": f"{base}/exec", "pidfile": f"{base}/pid", "host": f"unix://{base}/sock",
             "config-file": f"{base}/daemon.json", "cgroup-parent": f"/{group}", "exec-opt": "native.cgroupdriver=cgroupfs",
-            "bridge": "none", "iptables": "false", "ip6tables": "false", "ip-forward": "false", "userland-proxy": "false",
+            "userland-proxy": "false",
         }  # fmt: skip
+        flags |= {"bip": "10.213.0.1/24"} if bridged else _NO_NETWORK
+        own = ["--net"] if bridged else []
         Path(base, "daemon.json").write_text("{}")
-        argv = [str(binaries / "dockerd"), *(f"--{name}={value}" for name, value in flags.items()), *options]
+        argv = [str(binaries / "dockerd"), *(f"--{name}={value}" for name, value in flags.items())]
         path = f"{binaries}:{os.environ['PATH']}:/usr/sbin:/sbin"
         with open(f"{base}/log", "wb") as log:
             process = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-euc", _START, "sh", *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                ["unshare", "--mount", *own, "sh", "-euc", _START, "sh", *argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "PATH": path}, start_new_session=True,
             )  # fmt: skip
-        found = Daemon((str(binaries / "docker"), "--host", f"unix://{base}/sock"), Path(base))
+        before = ("nsenter", f"--net=/proc/{process.pid}/ns/net") if bridged else ()
+        found = Daemon((str(binaries / "docker"), "--host", f"unix://{base}/sock"), Path(base), before)
         try:
             _await(process, found)
             found.run(["import", "-", found.image], _root())

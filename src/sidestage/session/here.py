@@ -1,4 +1,7 @@
-"""Names that are this machine's: its hosts file and its nameservers are asked in the target's stead, one query at a time."""
+"""Names that are this machine's: its hosts file and its nameservers are asked in the target's stead, one query at a time.
+
+For a container with a network of its own they are the container's, asked from there: an engine's nameserver knows its neighbours.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 
 from sidestage.stream.loop import Loop
+from sidestage.trap.network import Network
 from sidestage.views import resolve
 from sidestage.views.dns import NameRules, from_hosts
 from sidestage.views.names import DNS_PORT, question, server_failure
@@ -27,7 +31,8 @@ class Here:
 
     def __init__(self, loop: Loop, rules: NameRules) -> None:
         self._loop, self._rules = loop, rules
-        self._of = resolve.settings(_read(RESOLV_CONF), [resolve.DEFAULT_SERVER])
+        self._network, self._root = Network(), ""
+        self._of: Settings | None = None  # read late: docker writes a container's file when its first process waits to begin
         self._theirs: set[str] = set()
         self.search: tuple[str, ...] = ()
         self._asked = 0
@@ -35,6 +40,10 @@ class Here:
     def told(self, target: Settings) -> None:
         self._theirs = set(target.nameservers)
         self.search = tuple(domain.lower() for domain in target.search)
+
+    def moves(self, network: Network, root: str) -> None:
+        """Into a container's network; its files are at `root`."""
+        self._network, self._root = network, root
 
     def takes(self, query: bytes) -> bool:
         asked = question(query)
@@ -44,18 +53,19 @@ class Here:
         """`server` is whom the program asked: a nameserver of the target has ours in its place. `done` is called once,
         with nothing when nobody answers."""
         asked = question(query)
-        known = from_hosts(query, resolve.hosts(_read(HOSTS), asked[0])) if asked else None
+        known = from_hosts(query, resolve.hosts(_read(f"{self._root}{HOSTS}"), asked[0])) if asked else None
         if known is not None:
             done(known)
         elif self._asked < MAX_ASKED:
             self._asked += 1
+            self._of = self._of or resolve.settings(_read(f"{self._root}{RESOLV_CONF}"), [resolve.DEFAULT_SERVER])
             stands = server in self._theirs or server.startswith("127.") or server == "::1"
 
             def over(answer: bytes) -> None:
                 self._asked -= 1
                 done(answer)
 
-            _Question(self._loop, self._of.nameservers if stands else (server,), query, tcp, over)
+            _Question(self._loop, self._network, self._of.nameservers if stands else (server,), query, tcp, over)
         else:
             done(b"")
 
@@ -63,8 +73,9 @@ class Here:
 class _Question:
     """One query to one nameserver after the other, until one answers; SERVFAIL when none can be reached."""
 
-    def __init__(self, loop: Loop, servers: Sequence[str], query: bytes, tcp: bool, done: Done) -> None:
-        self._loop, self._servers, self._query, self._tcp, self._done = loop, list(servers), query, tcp, done
+    def __init__(self, loop: Loop, network: Network, servers: Sequence[str], query: bytes, tcp: bool, done: Done) -> None:
+        self._loop, self._network, self._servers = loop, network, list(servers)
+        self._query, self._tcp, self._done = query, tcp, done
         self._silent = False
         self._next()
 
@@ -72,7 +83,10 @@ class _Question:
         while self._servers:
             server = self._servers.pop(0)
             kind = socket.SOCK_STREAM if self._tcp else socket.SOCK_DGRAM
-            self._sock = socket.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+            try:
+                self._sock = self._network.socket(socket.AF_INET6 if ":" in server else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+            except OSError:
+                continue
             try:
                 with contextlib.suppress(BlockingIOError):
                     self._sock.connect((server, DNS_PORT))

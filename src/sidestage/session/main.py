@@ -283,7 +283,7 @@ class Session:
             reply()
             return
         if len(fds) > 1:
-            self._network.enter(socket.socket(fileno=fds[1]), tuple(args["network"]))
+            self._outgoing.moves(socket.socket(fileno=fds[1]), tuple(args["network"]), args["pid"])
         self._outgoing.tells_names = args["names"]
         if args["names"]:
             self._outgoing.learn_hosts(self._hosts)

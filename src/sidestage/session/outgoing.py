@@ -52,6 +52,12 @@ class Outgoing:
         broker.on("refuse", self._refuse)
         self._refused: dict[int, UdpRelay] = {}  # relays whose program is to be told; trap is looking for its socket
 
+    def moves(self, maker: socket.socket, ident: tuple[int, int], pid: int) -> None:
+        """Into a container's network; `pid` is its first process."""
+        self._network.enter(maker, ident)
+        if self.here:
+            self.here.moves(self._network, f"/proc/{pid}/root")
+
     def _when_up(self, handler: Handler) -> Handler:
         """Between two agents the program's call waits for the second."""
         return lambda args, fds, reply: self._links.when_up(lambda: handler(args, fds, reply))

@@ -108,7 +108,7 @@ def run(
 
     def ready(listener: int, maker: socket.socket | None = None) -> None:
         sup.attach(listener)
-        network = {"network": list(sup.network.ident)} if maker else {}
+        network = {"network": list(sup.network.ident), "pid": sup.network.pid} if maker else {}
         fds = [listener, *([maker.fileno()] if maker else [])]
         sup.broker.request("ready", {"names": policy.names, **network}, lambda *_: None, fds)
 
