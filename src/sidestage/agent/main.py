@@ -217,6 +217,8 @@ class Agent:
             "nameservers": target.nameservers(),
             "payload": args.get("payload"),
             "bulk": self._bulk.open,
+            # In the target's own pod a fork of ours that outlives us would be its first process's to bury, which may not do so.
+            "lane": not self._args.get("here"),
             "closed": target.closed,
         }, b""
 

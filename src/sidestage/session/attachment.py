@@ -63,7 +63,7 @@ class Attachment:
             far = time.monotonic() - sent > FAR
             done(result, raw, errno)
             if not errno and result.get("bulk"):
-                self._begin_bulk(far)
+                self._begin_bulk(far, bool(result.get("lane")))
 
         self.links.control.call("hello", {"session": session, "payload": payload.sha256()}, answered)
 
@@ -104,11 +104,11 @@ class Attachment:
 
     # -- bulk --
 
-    def _begin_bulk(self, far: bool) -> None:
+    def _begin_bulk(self, far: bool, lane: bool) -> None:
         count = BULK_FAR if far else BULK
-        if self._may_lane:
+        if self._may_lane and lane:
             self._begin_lane()
-        if self.lane:
+        if self.lane and lane:
             for _ in range(count):
                 self._ask_bulk(lane=True)
             count = BESIDE_LANE_FAR if far else BESIDE_LANE
