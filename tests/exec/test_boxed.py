@@ -55,7 +55,7 @@ def docker() -> Iterator[Daemon]:
         yield found
 
 
-@pytest.fixture(params=[*RUNTIMES, "docker"])
+@pytest.fixture(params=[*RUNTIMES, pytest.param("docker", marks=build.first_engines)])
 def box(staging: Target, request: pytest.FixtureRequest) -> Boxed:
     if request.param == "docker":
         return docked(staging, request.getfixturevalue("docker"))

@@ -20,6 +20,7 @@ from tests.testkit.dockerd import Daemon, daemon
 from tests.testkit.mirror import mirrored
 from tests.testkit.target import CLIENT, DEPENDENCY, SERVICE, Target, wait_for
 
+pytestmark = build.first_engines
 BOTH = f"""
 import socket, urllib.request
 print(urllib.request.urlopen("http://neighbour/name", timeout=10).read().decode())

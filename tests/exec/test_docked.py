@@ -19,6 +19,7 @@ from tests.testkit.box import Boxed, docked
 from tests.testkit.dockerd import Daemon, daemon
 from tests.testkit.target import SIDESTAGE, Target, run
 
+pytestmark = build.first_engines
 WAITS = TERMINABLE + "print('up', flush=True)\nwhile True: signal.pause()"
 # Three that docker refuses by default, and one that is told to us
 TRIES = """

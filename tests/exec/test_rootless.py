@@ -76,7 +76,7 @@ exit $code
 """
 
 
-@pytest.mark.parametrize("engine", ["podman", "docker"])
+@pytest.mark.parametrize("engine", ["podman", pytest.param("docker", marks=build.first_engines)])
 @pytest.mark.parametrize("options, uid", [("", "0"), ("--user=7:7", "7"), ("--network=none --user=7:7", "7")])
 def test_an_ordinary_users_container(engine: str, options: str, uid: str) -> None:
     """Whoever the container runs as reads the target's files from the mount."""

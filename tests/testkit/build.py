@@ -62,6 +62,9 @@ def cargo_program(name: str, version: str) -> Path:
     return _built(f"{name}-{version}", {}, argv, env) / "bin" / name
 
 
+first_engines = pytest.mark.timeout(900)  # of the tests that use them: the first run compiles
+
+
 def engines() -> Path:
     """The folder of dockerd, docker, runc and rootlesskit, as engines/go.mod pins them."""
     need("gcc")  # runc is C in part, and wants libseccomp
