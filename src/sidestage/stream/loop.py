@@ -12,7 +12,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
 
 THREADS = 4  # blocking file calls under way at once
 BATCH = 256  # events taken from the kernel at a time
-BULK_NICE = 5  # of a process whose loop moves bulk and nothing else: it gives way to those whose words are waited for (nice(2))
+BULK_NICE = 10  # of a process whose loop moves bulk and nothing else: it gives way to those whose words are waited for (nice(2))
 
 
 class Timer:
