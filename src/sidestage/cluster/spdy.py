@@ -93,6 +93,7 @@ class Forward:
         self.answers = self._frames.answers
         self.ended: str | None = None
         self._error = b""
+        self._open = {DATA_STREAM, ERROR_STREAM}  # containerd ends the first before it says on the second why
         self.wrap, self.finish = self._frames.wrap, self._frames.finish
 
     def feed(self, data: bytes) -> list[Buffer]:
@@ -103,8 +104,10 @@ class Forward:
                 found.append(part)
             elif stream == ERROR_STREAM:
                 self._error = (self._error + part)[:MAX_TEXT]
-            if last and (stream != ERROR_STREAM or self._error):
-                self.ended = self.lost()
+            if last:
+                self._open.discard(stream)
+                if not self._open or self._error or stream not in (DATA_STREAM, ERROR_STREAM):
+                    self.ended = self.lost()
         return found
 
     def lost(self) -> str:
